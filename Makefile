@@ -1,0 +1,45 @@
+# Every target sets itself up on first use: a virtual environment in .venv, and for the tests
+# the servers and the Go toolchain that are missing.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint bench clean servers format
+
+$(PY):
+	@echo "==> making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment here: install python3-venv (Debian, Ubuntu: apt-get install python3-venv)"; rm -rf $(VENV); exit 1; }
+
+$(STAMP)-demo: setup.cfg pyproject.toml | $(PY)
+	@echo "==> installing machinery_compat and what the demo needs"
+	@$(PIP) install --quiet --editable '.[demo]'
+	@touch $@
+
+$(STAMP)-dev: setup.cfg pyproject.toml | $(PY)
+	@echo "==> installing machinery_compat and what its tests need"
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(STAMP)-demo
+
+demo: $(STAMP)-demo  ## Go and Python workers share a queue, in one command
+	@$(PY) examples/demo/demo.py
+
+servers: $(STAMP)-dev
+	@tests/support/install.sh $(PY)
+
+test: servers  ## all tests, against real servers and a real Go Machinery
+	$(PY) -m pytest $(TESTS)
+
+lint: $(STAMP)-dev  ## style, types, architecture, links of the docs
+	$(PY) -m tox run -q -e lint,types,architecture,docs
+
+bench: servers  ## comparisons with plain Celery and with Go, ratios side by side
+	$(PY) benchmarks/codec.py
+	$(PY) benchmarks/throughput.py
+
+format: $(STAMP)-dev
+	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+clean:
+	rm -rf $(VENV) .cache .tox .mypy_cache .ruff_cache .pytest_cache
