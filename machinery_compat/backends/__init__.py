@@ -1,0 +1,28 @@
+"""Result backends that keep Machinery's documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.utils.imports import symbol_by_name
+
+from machinery_compat import urls
+
+__all__ = ["BACKENDS", "backend_for"]
+
+#: Kind of URL -> the class, loaded when it is needed so that its driver may be missing.
+BACKENDS = {
+    "redis": "machinery_compat.backends.redis:RedisBackend",
+}
+
+
+def backend_for(app: Any, url: str | None = None, **kwargs: Any) -> Any:
+    """The result backend of a Machinery URL; what ``machinery+redis://…`` means in any Celery app.
+
+    Raises:
+        ConfigError: no backend is known for the URL; the text lists those that are.
+    """
+    kind = urls.backend_kind(url or "")
+    if kind not in BACKENDS:
+        raise urls.unsupported("result backend", url or "", sorted(BACKENDS))
+    return symbol_by_name(BACKENDS[kind])(app=app, url=url, **kwargs)

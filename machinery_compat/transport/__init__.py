@@ -1,0 +1,68 @@
+"""Kombu transports that carry Machinery's messages."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.imports import symbol_by_name
+from kombu.utils.url import parse_url
+
+from machinery_compat import urls
+
+__all__ = ["TRANSPORTS", "Chosen", "Transport", "transport_for"]
+
+#: Kind of URL -> the class, loaded when it is needed so that its driver may be missing.
+TRANSPORTS = {
+    "amqp": "machinery_compat.transport.amqp:Transport",
+    "amqps": "machinery_compat.transport.amqp:SSLTransport",
+    "redis": "machinery_compat.transport.redis:Transport",
+}
+
+
+class Chosen(NamedTuple):
+    """How a URL is connected to: the transport's class, the URL for it, whether it confirms."""
+
+    transport: str
+    url: str
+    confirms: bool
+
+
+def transport_for(url: str) -> Chosen:
+    """The transport of a Machinery broker URL.
+
+    Raises:
+        ConfigError: none is known; the text lists those that are.
+    """
+    if "://" not in url:
+        url = f"amqp://{url}"
+    if url.startswith("socket://"):
+        url = f"redis+{url}"
+    kind = urls.broker_kind(url, os.environ)
+    if url.startswith("amqps://"):
+        kind = "amqps"
+    if kind not in TRANSPORTS:
+        raise urls.unsupported("broker", url, sorted(TRANSPORTS))
+    # Kombu takes what stands before a plus sign for the name of a transport.
+    return Chosen(TRANSPORTS[kind], url.removeprefix("redis+") if kind == "redis" else url, kind.startswith("amqp"))
+
+
+class Transport:
+    """What ``machinery+redis://…`` and its like mean in a bare Kombu connection."""
+
+    can_parse_url = True
+
+    def __new__(cls, client: Any, **kwargs: Any) -> Any:
+        chosen = transport_for(client.hostname)
+        transport = symbol_by_name(chosen.transport)
+        if transport.can_parse_url:
+            client.hostname = chosen.url
+        else:
+            for name, value in parse_url(chosen.url).items():
+                if name != "transport" and value is not None:
+                    setattr(client, name, value)
+        return transport(client=client, **kwargs)
+
+
+TRANSPORT_ALIASES["machinery"] = f"{__name__}:Transport"

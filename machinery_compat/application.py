@@ -1,0 +1,253 @@
+"""The Celery application whose messages and results are Machinery's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery as CeleryApp
+from celery import Task as CeleryTask
+from celery.app.amqp import AMQP as CeleryAMQP
+from celery.exceptions import Ignore, Reject, Retry
+from celery.signals import task_retry
+from kombu import Connection as KombuConnection
+from kombu import Exchange, Queue
+
+from machinery_compat import canvas, errors, urls
+from machinery_compat.backends.base import Backend
+from machinery_compat.config import Config
+from machinery_compat.transport import transport_for
+from machinery_compat.transport.base import OPTION, SERIALIZER, Border
+from machinery_compat.wire import Signature
+from machinery_compat.workflow import Workflow
+
+__all__ = ["Celery", "Task", "enable"]
+
+PREFIX = "machinery+"
+
+
+class Task(CeleryTask):  # type: ignore[misc]
+    """The base class of tasks: adds Machinery's retries to Celery's."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.request.called_directly:
+            return super().__call__(*args, **kwargs)
+        try:
+            return self.run(*args, **kwargs)
+        except (Retry, Ignore, Reject):
+            raise
+        except Exception as exc:
+            raw = getattr(self.request, "machinery", None)
+            retry = self.app.machinery.workflow.plan_retry(Signature.decode(raw), exc) if raw else None
+            if retry is None:
+                raise
+            raise retry from exc
+
+
+class Connection(KombuConnection):  # type: ignore[misc]
+    """A connection whose transport is chosen by Machinery's URL rules."""
+
+    def __init__(self, hostname: Any = "localhost", *args: Any, transport: Any = None, **kwargs: Any) -> None:
+        if isinstance(hostname, str):
+            hostname = [url for url in hostname.split(";") if url]
+        found = [transport_for(url.removeprefix(PREFIX)) for url in hostname or ["localhost"]]
+        options = dict(kwargs.pop("transport_options", None) or {})
+        if found[0].confirms:
+            options.setdefault("confirm_publish", True)
+        addresses = [one.url for one in found]
+        super().__init__(
+            addresses if len(addresses) > 1 else addresses[0], *args,
+            transport=transport or found[0].transport, transport_options=options, **kwargs,
+        )
+
+
+class AMQP(CeleryAMQP):  # type: ignore[misc]
+    """Celery's messaging with Machinery's connection and its one exchange."""
+
+    Connection = Connection
+
+    def autoexchange(self, name: str) -> Exchange:
+        """The exchange of a queue that nobody has declared: Machinery has one for all."""
+        return self.default_exchange
+
+
+class AppBorder(Border):
+    """What a channel learns of a Celery application."""
+
+    def __init__(self, app: CeleryApp) -> None:
+        self.app = app
+        self._parameters: dict[str, tuple[Any, canvas.Parameters | None]] = {}
+
+    @property
+    def default_queue(self) -> str:  # type: ignore[override]
+        return str(self.app.conf.task_default_queue)
+
+    @property
+    def strict(self) -> bool:  # type: ignore[override]
+        return bool(self.app.conf.get("machinery_strict_types", False))
+
+    @property
+    def delayed_queue(self) -> str:  # type: ignore[override]
+        amqp = self.app.machinery.config.amqp
+        return amqp.delayed_queue if amqp else ""
+
+    @property
+    def delay_auto_delete(self) -> bool:  # type: ignore[override]
+        amqp = self.app.machinery.config.amqp
+        return bool(amqp and amqp.auto_delete)
+
+    def parameters(self, name: str) -> canvas.Parameters | None:
+        task = self.app._tasks.get(name)
+        known = self._parameters.get(name)
+        if known is not None and known[0] is task:
+            return known[1]
+        found = canvas.Parameters(task.run) if task is not None else None
+        self._parameters[name] = (task, found)
+        return found
+
+    def queue_for(self, routing_key: str) -> Queue | None:
+        """The queue that a RoutingKey leads to; None where the exchange alone decides."""
+        default = self.app.amqp.default_queue
+        if routing_key in ("", default.routing_key, default.name):
+            return default
+        if self.app.conf.task_default_exchange_type != "direct":
+            return None
+        return self.app.amqp.queues[routing_key]
+
+    def route(self, exchange: str, routing_key: str) -> tuple[str, str]:
+        # Celery sends to a queue by its name, through the exchange that has none.
+        if exchange:
+            return exchange, routing_key
+        queue = self.app.amqp.queues[routing_key]
+        return queue.exchange.name, queue.routing_key
+
+    def before_publish(self, signature: Signature, server: str, command: Any = None) -> None:
+        for hook in self.app.machinery.pre_publish:
+            hook(signature)
+        backend = self.app.backend
+        if isinstance(backend, Backend) and not _ignores_result(signature):
+            backend.store_pending(signature, server, command)
+
+    def received(self, signatures: Sequence[Signature]) -> None:
+        backend = self.app.backend
+        if not isinstance(backend, Backend):
+            return
+        tasks = self.app.tasks
+        backend.store_received([one for one in signatures if one.name in tasks and not _ignores_result(one)])
+
+
+def _ignores_result(signature: Signature) -> bool:
+    text = (signature.headers or {}).get(canvas.HEADER)
+    return bool(text) and '"ignore_result": true' in text
+
+
+class Machinery:
+    """What this package keeps for an application; its attribute ``app.machinery``.
+
+    Attributes:
+        config: Machinery's configuration.
+        border: what the channels ask.
+        workflow: what follows a task's end.
+        pre_publish: called with each Signature before it is sent.
+    """
+
+    def __init__(self, app: CeleryApp, config: Config) -> None:
+        self.config = config
+        self.border = AppBorder(app)
+        self.workflow = Workflow(app)
+        self.pre_publish: list[Any] = []
+
+    def __repr__(self) -> str:
+        return "<machinery>"
+
+
+def settings_of(config: Config, border: Border) -> dict[str, Any]:
+    """The Celery settings that a Machinery configuration stands for; the user's own go before them."""
+    amqp, redis = config.amqp, config.redis
+    is_amqp = config.broker.startswith("amqp")
+    options: dict[str, Any] = {OPTION: border}
+    if redis is not None:
+        options.update(
+            delayed_tasks_key=redis.delayed_tasks_key or "delayed_tasks",
+            delayed_tasks_poll_period=(redis.delayed_tasks_poll_period or 500) / 1000,
+            normal_tasks_poll_period=(redis.normal_tasks_poll_period or 1000) / 1000,
+            client_name=redis.client_name or None,
+            socket_connect_timeout=redis.connect_timeout or None,
+        )
+    return {
+        "broker_url": config.broker_urls if len(config.broker_urls) > 1 else config.broker,
+        "result_backend": config.result_backend,
+        "result_expires": config.results_expire_in,
+        "broker_transport_options": options,
+        "broker_connection_retry_on_startup": True,
+        "task_default_queue": config.default_queue,
+        "task_default_exchange": amqp.exchange if amqp else "machinery_exchange",
+        "task_default_exchange_type": (amqp.exchange_type if amqp else "") or "direct",
+        "task_default_routing_key": amqp.binding_key if amqp and is_amqp else config.default_queue,
+        "task_serializer": SERIALIZER,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_track_started": True,
+        "worker_consumer": "machinery_compat.consumer:Consumer",
+    }
+
+
+def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
+    """Makes a Celery application speak Machinery; call it right after the application is made.
+
+    Args:
+        app: the application.
+        config: Machinery's configuration; the application's own broker and result backend are
+            kept where it names none.
+
+    Raises:
+        ConfigError: the application has connected or made tasks already.
+    """
+    if "amqp" in app.__dict__ or "Task" in app.__dict__:
+        raise errors.ConfigError(
+            "enable(app) comes too late: the application has made tasks or connections already; "
+            "call it right after the application is made"
+        )
+    config = config or Config()
+    app.machinery = Machinery(app, config)
+    app.amqp_cls = f"{__name__}:AMQP"
+    app.task_cls = f"{__name__}:Task"
+    app.loader.override_backends = {
+        **app.loader.override_backends,
+        **dict.fromkeys(urls.BACKEND_SCHEMES, "machinery_compat.backends:backend_for"),
+    }
+    app.add_defaults(lambda: settings_of(config, app.machinery.border))
+    task_retry.connect(_resend_retry, dispatch_uid="machinery_compat.resend_retry")
+    app.on_after_configure.connect(_merge_transport_options, weak=False)
+    return app
+
+
+def _merge_transport_options(sender: CeleryApp, **kwargs: Any) -> None:
+    # The user's options go on top of ours instead of replacing them.
+    conf = sender.conf
+    ours = settings_of(sender.machinery.config, sender.machinery.border)["broker_transport_options"]
+    conf.broker_transport_options = {**ours, **conf.broker_transport_options, OPTION: sender.machinery.border}
+
+
+def _resend_retry(sender: CeleryTask, request: Any = None, **kwargs: Any) -> None:
+    machinery = getattr(sender.app, "machinery", None)
+    if machinery is not None and request is not None:
+        machinery.workflow.resend(request.id)
+
+
+class Celery(CeleryApp):  # type: ignore[misc]
+    """A Celery application that is a member of a Machinery fleet.
+
+    It takes Celery's arguments. ``redis://``, ``amqp://`` and the other URLs mean Machinery's
+    broker and result backend.
+
+    Args:
+        config: Machinery's configuration, in place of (or beneath) Celery's own settings.
+    """
+
+    def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        enable(self, config)
+

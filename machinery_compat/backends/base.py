@@ -1,0 +1,367 @@
+"""What every result backend shares: TaskStates and GroupMetas in Celery's terms.
+
+A store subclass implements the primitives at the end of :class:`Backend`; everything else, for
+Celery's side and for Machinery's, is here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from celery import states as celery_states
+from celery.backends.base import Backend as CeleryBackend
+from celery.backends.base import SyncBackendMixin
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import GroupResult, result_from_tuple
+from kombu.utils import json as kombu_json
+
+from machinery_compat import canvas, errors
+from machinery_compat.wire import (
+    FAILURE,
+    PENDING,
+    RECEIVED,
+    RETRY,
+    STARTED,
+    SUCCESS,
+    GroupMeta,
+    Signature,
+    TaskResult,
+    TaskState,
+    now_text,
+)
+
+__all__ = ["Backend", "task_values"]
+
+logger = logging.getLogger("machinery_compat.backends")
+
+STATES = frozenset({PENDING, RECEIVED, STARTED, RETRY, SUCCESS, FAILURE})
+#: First and longest pause between two looks at a state that is waited for, in seconds.
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
+#: Seconds that results are kept when ``results_expire_in`` is 0, as in Go.
+DEFAULT_EXPIRY = 3600
+
+
+def task_values(results: Sequence[TaskResult] | None) -> list[Any]:
+    """The Python values of a task's results.
+
+    Raises:
+        ArgumentError: a Value does not fit its Type; the text is Go's.
+    """
+    return [_value(result) for result in results or ()]
+
+
+def _value(result: TaskResult) -> Any:
+    if result.celery == canvas.JSON_MARK:
+        return kombu_json.loads(result.value)
+    return result.value
+
+
+def _as_returned(values: list[Any]) -> Any:
+    """None for no result, the value for one, a tuple for several."""
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
+    """A Celery result backend whose documents are Machinery's."""
+
+    supports_autoexpire = True
+
+    # -- what the worker writes
+
+    def store_pending(self, signature: Signature, server: str, command: Any = None) -> None:
+        """Writes the PENDING state of a task that is about to be sent.
+
+        Args:
+            signature: the task.
+            server: the broker's URL.
+            command: collects Redis commands to be sent together with the message; only of use
+                when the results are on the same server.
+        """
+        state = TaskState(
+            task_uuid=signature.uuid, task_name=signature.name, state=PENDING, created_at=now_text()
+        )
+        self._put_state(state, server, command)
+
+    def store_received(self, signatures: Sequence[Signature]) -> None:
+        """Writes RECEIVED for tasks that arrived together."""
+        self._update_states([TaskState(task_uuid=one.uuid, state=RECEIVED) for one in signatures])
+
+    def fail_unrunnable(self, signature: Signature, error: str) -> None:
+        """Fails a task that cannot be started at all; Go does so when its arguments do not convert."""
+        self._update_states([TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)])
+        self.app.machinery.workflow.failed(signature, error)
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: str | None = None,
+        request: Any = None, **kwargs: Any,
+    ) -> Any:
+        self._update_states([self._task_state(task_id, result, state, traceback, request)])
+        return result
+
+    def _task_state(
+        self, task_id: str, result: Any, state: str, traceback: str | None, request: Any
+    ) -> TaskState:
+        document = TaskState(task_uuid=task_id, state=state)
+        if state == SUCCESS:
+            document.results = self._results(result, request)
+            children = self.current_task_children(request)
+            if children:
+                document.celery = kombu_json.dumps({"children": children})
+        elif state in self.EXCEPTION_STATES:
+            self._describe_failure(document, result, traceback)
+        elif state not in STATES:
+            # A state of the user's own: for Machinery the task is running.
+            document.state = STARTED
+            document.celery = kombu_json.dumps({"state": state, "result": result})
+        return document
+
+    def _describe_failure(self, document: TaskState, result: Any, traceback: str | None) -> None:
+        if document.state == celery_states.REVOKED:
+            document.state = FAILURE
+        if document.state == FAILURE:
+            document.error = _error_of(result)
+        extra: dict[str, Any] = {"exception": result}
+        if traceback:
+            extra["traceback"] = traceback
+        if _is_revoked(result):
+            extra["state"] = celery_states.REVOKED
+        document.celery = kombu_json.dumps(extra)
+
+    def _results(self, result: Any, request: Any) -> list[TaskResult]:
+        name = getattr(request, "task", None)
+        parameters = self.app.machinery.border.parameters(name) if name else None
+        return [
+            TaskResult.from_raw(arg.type, arg.raw, celery=arg.name or None)
+            for arg in canvas.results_of(result, parameters.returns if parameters else None)
+        ]
+
+    def encode_result(self, result: Any, state: str) -> Any:
+        if state in self.EXCEPTION_STATES and isinstance(result, BaseException):
+            return {**self.prepare_exception(result), "text": canvas.error_text(result)}
+        return self.prepare_value(result)
+
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True,
+        state: str = SUCCESS,
+    ) -> None:
+        super().mark_as_done(task_id, result, request, store_result, state)
+        signature = _signature_of(request)
+        if signature is not None and (signature.on_success or signature.chord_callback):
+            self.app.machinery.workflow.succeeded(signature, self._results(result, request))
+
+    def mark_as_failure(
+        self, task_id: str, exc: Any, traceback: Any = None, request: Any = None,
+        store_result: bool = True, call_errbacks: bool = True, state: str = FAILURE,
+    ) -> None:
+        super().mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
+        signature = _signature_of(request)
+        if signature is not None:
+            self.app.machinery.workflow.failed(signature, canvas.error_text(exc))
+
+    def mark_as_retry(
+        self, task_id: str, exc: Any, traceback: Any = None, request: Any = None,
+        store_result: bool = True, state: str = RETRY,
+    ) -> Any:
+        """Writes RETRY.
+
+        Celery's own retry has sent the task again by now: what it has become since must stay.
+        """
+        result = self.encode_result(exc, state)
+        document = self._task_state(task_id, result, RETRY, traceback, request)
+        planned = self.app.machinery.workflow.is_planned(task_id)
+        self._update_states([document], only_over="" if planned else PENDING)
+        return result
+
+    # -- what readers see
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        document = self.task_state(task_id)
+        if document is None:
+            return {"task_id": task_id, "status": PENDING, "result": None}
+        return self.meta_of(document)
+
+    def meta_of(self, document: TaskState) -> dict[str, Any]:
+        """A TaskState as Celery's readers see it."""
+        extra = kombu_json.loads(document.celery) if document.celery else {}
+        meta: dict[str, Any] = {
+            "task_id": document.task_uuid,
+            "name": document.task_name or None,
+            "status": extra.get("state", document.state or PENDING),
+            "result": extra.get("result"),
+            "traceback": extra.get("traceback"),
+            "children": [result_from_tuple(child, self.app) for child in extra.get("children", ())],
+        }
+        if document.state == SUCCESS:
+            meta["result"] = _as_returned(task_values(document.results))
+        elif document.state == FAILURE:
+            meta["result"] = self._exception(document, extra)
+        elif document.state == RETRY:
+            meta["result"] = self.exception_to_python(extra["exception"]) if "exception" in extra else None
+        return meta
+
+    def _exception(self, document: TaskState, extra: dict[str, Any]) -> BaseException:
+        described = extra.get("exception")
+        if described:
+            exception = self.exception_to_python(described)
+            if isinstance(exception, BaseException):
+                return exception
+        return errors.TaskError(document.error)
+
+    def wait_for(
+        self, task_id: str, timeout: float | None = None, interval: float = 0.5, no_ack: bool = True,
+        on_interval: Any = None,
+    ) -> dict[str, Any]:
+        self._ensure_not_eager()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = FIRST_PAUSE
+        while True:
+            meta: dict[str, Any] = self.get_task_meta(task_id)
+            if meta["status"] in celery_states.READY_STATES:
+                return meta
+            if on_interval:
+                on_interval()
+            left = pause if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise CeleryTimeoutError("The operation timed out.")
+            time.sleep(min(pause, left, interval or pause))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def get_many(
+        self, task_ids: Any, timeout: float | None = None, interval: float = 0.5, no_ack: bool = True,
+        on_message: Any = None, on_interval: Any = None, max_iterations: int | None = None,
+        READY_STATES: frozenset[str] = celery_states.READY_STATES,
+    ) -> Any:
+        """Yields ``(task_id, meta)`` as tasks end; one round trip looks at all that are left."""
+        waiting = dict.fromkeys(task_ids)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = FIRST_PAUSE
+        while waiting:
+            ready = []
+            for document in self.task_states(list(waiting)):
+                if document is not None and document.state in (SUCCESS, FAILURE):
+                    ready.append(self.meta_of(document))
+            for meta in ready:
+                del waiting[meta["task_id"]]
+                if on_message is not None:
+                    on_message(meta)
+                yield meta["task_id"], meta
+            if not waiting:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise CeleryTimeoutError(f"Operation timed out ({timeout})")
+            if on_interval:
+                on_interval()
+            pause = FIRST_PAUSE if ready else min(pause * 1.5, LONGEST_PAUSE)
+            time.sleep(pause)
+
+    def _forget(self, task_id: str) -> None:
+        self.purge(task_id)
+
+    # -- groups
+
+    def _save_group(self, group_id: str, result: GroupResult) -> GroupResult:
+        meta = GroupMeta(
+            group_uuid=group_id, task_uuids=[child.id for child in result.results], created_at=now_text()
+        )
+        if any(isinstance(child, GroupResult) or child.parent for child in result.results):
+            # Machinery's groups are flat and without parents.
+            meta.celery = kombu_json.dumps(result.as_tuple())
+        self.put_group(meta)
+        return result
+
+    def _restore_group(self, group_id: str) -> dict[str, Any] | None:
+        meta = self.group_meta(group_id)
+        if meta is None:
+            return None
+        if meta.celery:
+            return {"result": result_from_tuple(kombu_json.loads(meta.celery), self.app)}
+        results = [self.app.AsyncResult(uuid) for uuid in meta.task_uuids or ()]
+        return {"result": self.app.GroupResult(group_id, results)}
+
+    def _delete_group(self, group_id: str) -> None:
+        self.purge(group_id)
+
+    # -- the primitives of a store
+
+    def task_state(self, uuid: str) -> TaskState | None:
+        """A task's state document, or None."""
+        return self.task_states([uuid])[0]
+
+    def task_states(self, uuids: Sequence[str]) -> list[TaskState | None]:
+        """The state documents of several tasks, in their order; None where there is none."""
+        raise NotImplementedError
+
+    def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
+        """Writes a state document over whatever is there."""
+        raise NotImplementedError
+
+    def _update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+        """Writes states, each keeping its task's name and time of creation.
+
+        Args:
+            states: the documents.
+            only_over: write only where this is the present state.
+        """
+        raise NotImplementedError
+
+    def group_meta(self, uuid: str) -> GroupMeta | None:
+        """A group's document, or None."""
+        raise NotImplementedError
+
+    def put_group(self, meta: GroupMeta) -> None:
+        """Writes a group's document."""
+        raise NotImplementedError
+
+    def trigger_chord(self, uuid: str) -> bool:
+        """Marks a group's chord as triggered; True for the one caller that did."""
+        raise NotImplementedError
+
+    def purge(self, uuid: str) -> None:
+        """Deletes the document of a task or a group."""
+        raise NotImplementedError
+
+    # -- Machinery's group checks
+
+    def group_completed(self, uuid: str, count: int) -> bool:
+        """Whether as many members of a group as it has have ended; mirrors Go's GroupCompleted.
+
+        Raises:
+            BackendError: the group or a member's state is missing or has expired.
+        """
+        return sum(state.state in (SUCCESS, FAILURE) for state in self.group_task_states(uuid)) == count
+
+    def group_task_states(self, uuid: str) -> list[TaskState]:
+        """The states of a group's members in the group's order; mirrors Go's GroupTaskStates.
+
+        Raises:
+            BackendError: the group or a member's state is missing or has expired.
+        """
+        meta = self.group_meta(uuid)
+        if meta is None:
+            raise errors.BackendError(f"group {uuid} is not in the result backend, or has expired")
+        uuids = meta.task_uuids or []
+        states = self.task_states(uuids) if uuids else []
+        missing = [member for member, state in zip(uuids, states, strict=True) if state is None]
+        if missing:
+            raise errors.BackendError(f"group {uuid}: the state of {missing[0]} is missing or has expired")
+        return [state for state in states if state is not None]
+
+
+def _signature_of(request: Any) -> Signature | None:
+    raw = getattr(request, "machinery", None)
+    return Signature.decode(raw) if raw else None
+
+
+def _error_of(described: Any) -> str:
+    if isinstance(described, dict):
+        return str(described.pop("text", "") or described.get("exc_type", ""))
+    return canvas.error_text(described) if isinstance(described, BaseException) else str(described)
+
+
+def _is_revoked(described: Any) -> bool:
+    return isinstance(described, dict) and described.get("exc_type") == "TaskRevokedError"

@@ -1,0 +1,159 @@
+"""Machinery's Redis result backend: the documents under their UUIDs, each write with an expiry."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import redis
+
+from machinery_compat import errors, redis_client, urls
+from machinery_compat.backends.base import DEFAULT_EXPIRY, Backend
+from machinery_compat.redis_client import lua
+from machinery_compat.wire import GroupMeta, TaskState
+
+__all__ = ["RedisBackend"]
+
+#: The one lock of all groups, Go's and ours: key, life in ms, tries, pause in seconds.
+MUTEX_KEY = "TriggerChordMutex"
+MUTEX_LIFE = 8000
+MUTEX_TRIES = 32
+MUTEX_PAUSE = (0.05, 0.249)
+
+
+class RedisBackend(Backend):
+    """Results on Redis. URL: any of Machinery's Redis URLs."""
+
+    persistent = True
+
+    def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
+        super().__init__(app, url=url, **kwargs)
+        if not url:
+            raise errors.ConfigError("the Redis result backend needs a URL, such as redis://localhost:6379")
+        self.url: str = url
+        self._pid = os.getpid()
+        self.connection_errors = (redis.ConnectionError, redis.TimeoutError, OSError)
+
+    def as_uri(self, include_password: bool = False) -> str:
+        return self.url if include_password else urls.redact(self.url)
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        return isinstance(exc, self.connection_errors)
+
+    @cached_property
+    def client(self) -> redis.Redis:
+        """The client; its pool notices a fork by itself."""
+        conf = self.app.conf
+        options = {
+            "socket_timeout": conf.redis_socket_timeout,
+            "socket_connect_timeout": conf.redis_socket_connect_timeout,
+            "socket_keepalive": conf.redis_socket_keepalive,
+            "max_connections": conf.redis_max_connections,
+            "health_check_interval": conf.redis_backend_health_check_interval,
+        }
+        return redis_client.client_for(self.url, options, tls=conf.redis_backend_use_ssl)
+
+    @cached_property
+    def _store_script(self) -> Any:
+        return self.client.register_script(lua("store_state"))
+
+    @cached_property
+    def expiry(self) -> int:
+        """Seconds that a document is kept; 0 means for ever."""
+        expires = self.expires
+        if expires is None or expires < 0:
+            return 0
+        return int(expires) or DEFAULT_EXPIRY
+
+    # -- tasks
+
+    def task_states(self, uuids: Sequence[str]) -> list[TaskState | None]:
+        documents = self.client.mget(uuids)
+        return [
+            self._decode(TaskState, uuid, data) if data is not None else None
+            for uuid, data in zip(uuids, documents, strict=True)
+        ]
+
+    def _decode(self, kind: Any, uuid: str, data: bytes) -> Any:
+        try:
+            return kind.decode(data)
+        except errors.DecodeError as exc:
+            raise errors.BackendError(f"the document under {uuid} is no {kind.__name__}: {exc}") from exc
+
+    def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
+        if command is not None and self._same_server(server):
+            command("execute_command", *self._set(state.task_uuid, state.encode()))
+        else:
+            self.client.execute_command(*self._set(state.task_uuid, state.encode()))
+
+    def _set(self, key: str, value: bytes) -> tuple[Any, ...]:
+        return ("SET", key, value, "EX", self.expiry) if self.expiry else ("SET", key, value)
+
+    def _same_server(self, server: str) -> bool:
+        known = self.__dict__.setdefault("_servers", {})
+        if server not in known:
+            known[server] = redis_client.same_server(self.url, server)
+        return bool(known[server])
+
+    def _update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+        if len(states) == 1:
+            self._store_script(keys=[states[0].task_uuid], args=self._pieces(states[0], only_over))
+        elif states:
+            with self.client.pipeline(transaction=False) as pipe:
+                for state in states:
+                    self._store_script(keys=[state.task_uuid], args=self._pieces(state, only_over), client=pipe)
+                pipe.execute()
+
+    def _pieces(self, state: TaskState, only_over: str) -> list[Any]:
+        """The document without the texts that the script carries over from the old one."""
+        state.task_name = state.created_at = ""
+        head, rest = state.encode().split(b'"TaskName":"', 1)
+        middle, tail = rest.rsplit(b'"CreatedAt":"', 1)
+        return [head + b'"TaskName":"', middle + b'"CreatedAt":"', tail, self.expiry, only_over]
+
+    # -- groups
+
+    def group_meta(self, uuid: str) -> GroupMeta | None:
+        data = self.client.get(uuid)
+        return None if data is None else self._decode(GroupMeta, uuid, data)
+
+    def put_group(self, meta: GroupMeta) -> None:
+        self.client.execute_command(*self._set(meta.group_uuid, meta.encode()))
+
+    def trigger_chord(self, uuid: str) -> bool:
+        with _Mutex(self.client):
+            meta = self.group_meta(uuid)
+            if meta is None:
+                raise errors.BackendError(f"group {uuid} is not in the result backend, or has expired")
+            if meta.chord_triggered:
+                return False
+            meta.chord_triggered = True
+            self.put_group(meta)
+            return True
+
+    def purge(self, uuid: str) -> None:
+        self.client.delete(uuid)
+
+
+class _Mutex:
+    """Go's redsync mutex over ``ChordTriggered``: the same key, value and release."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.value = base64.b64encode(os.urandom(16))
+        self.release = client.register_script(lua("release_mutex"))
+
+    def __enter__(self) -> None:
+        for _ in range(MUTEX_TRIES):
+            if self.client.set(MUTEX_KEY, self.value, nx=True, px=MUTEX_LIFE):
+                return
+            time.sleep(random.uniform(*MUTEX_PAUSE))
+        raise errors.LockError(f"{MUTEX_KEY} was taken by others for {MUTEX_TRIES} tries")
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release(keys=[MUTEX_KEY], args=[self.value])

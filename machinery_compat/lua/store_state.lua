@@ -1,0 +1,24 @@
+-- Writes a TaskState and carries CreatedAt and TaskName over from the one that it replaces, as
+-- Go does with a GET before each SET, but in one step.
+--
+-- KEYS[1]  task      string: TaskState JSON; whoever sends or runs the task writes it
+-- ARGV[1]  head      the new state up to the text of TaskName
+-- ARGV[2]  middle    from there up to the text of CreatedAt
+-- ARGV[3]  tail      the rest
+-- ARGV[4]  expiry in seconds, 0 for none
+-- ARGV[5]  'PENDING' to write only over a PENDING state, else ''
+local name, created = '', '0001-01-01T00:00:00Z'
+local old = redis.call('GET', KEYS[1])
+if old then
+    -- The escaped text is spliced, never decoded: a name stays byte for byte what it was.
+    name = string.match(old, '"TaskName":"(.-)","State":') or name
+    created = string.match(old, '.*"CreatedAt":"([^"]*)"') or created
+    if ARGV[5] ~= '' and string.match(old, '"State":"(%u+)"') ~= ARGV[5] then return 0 end
+end
+local state = ARGV[1] .. name .. ARGV[2] .. created .. ARGV[3]
+if ARGV[4] == '0' then
+    redis.call('SET', KEYS[1], state)
+else
+    redis.call('SET', KEYS[1], state, 'EX', ARGV[4])
+end
+return 1

@@ -1,0 +1,85 @@
+"""Machinery's results of tasks that were sent."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from machinery_compat import errors
+from machinery_compat.backends.base import Backend, task_values
+from machinery_compat.wire import FAILURE, SUCCESS, Signature, TaskState
+
+__all__ = ["AsyncResult"]
+
+
+class AsyncResult:
+    """The result of a task that was sent; mirrors Go's ``result.AsyncResult``.
+
+    Args:
+        signature: the task.
+        backend: where its state is kept.
+    """
+
+    def __init__(self, signature: Signature, backend: Backend) -> None:
+        self.signature = signature
+        self.backend = backend
+        self._state = TaskState()
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult: {self.signature.name}[{self.signature.uuid}]>"
+
+    def get_state(self) -> TaskState:
+        """The task's latest state, the zero state while there is none; mirrors Go's GetState."""
+        if self._state.state not in (SUCCESS, FAILURE):
+            self._state = self.backend.task_state(self.signature.uuid) or self._state
+        return self._state
+
+    def touch(self) -> list[Any] | None:
+        """The values of a finished task, None while it is not finished; mirrors Go's Touch.
+
+        Raises:
+            TaskError: the task failed; the text is the one its worker stored.
+            ArgumentError: a result cannot be read back; the text is Go's.
+        """
+        state = self.get_state()
+        if state.state == FAILURE:
+            raise errors.TaskError(state.error)
+        return task_values(state.results) if state.state == SUCCESS else None
+
+    def get(self, sleep: float | timedelta = 0.1) -> list[Any]:
+        """Waits for the task; mirrors Go's Get.
+
+        Args:
+            sleep: the pause between two looks, in seconds.
+
+        Raises:
+            TaskError: the task failed.
+        """
+        return self._wait(None, sleep)
+
+    def get_with_timeout(self, timeout: float | timedelta, sleep: float | timedelta = 0.1) -> list[Any]:
+        """Waits for the task for a time; mirrors Go's GetWithTimeout.
+
+        Args:
+            timeout: how long to wait, in seconds.
+            sleep: the pause between two looks, in seconds.
+
+        Raises:
+            ResultTimeout: it did not end in that time.
+            TaskError: the task failed.
+        """
+        return self._wait(time.monotonic() + _seconds(timeout), sleep)
+
+    def _wait(self, deadline: float | None, sleep: float | timedelta) -> list[Any]:
+        while True:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise errors.ResultTimeout("Timeout reached")
+            values = self.touch()
+            if values is not None:
+                return values
+            time.sleep(_seconds(sleep))
+
+
+def _seconds(value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else value

@@ -1,0 +1,150 @@
+"""Machinery's Server: where tasks are registered and sent from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from machinery_compat import errors
+from machinery_compat.application import Celery
+from machinery_compat.backends.base import Backend
+from machinery_compat.config import Config
+from machinery_compat.results import AsyncResult
+from machinery_compat.wire import Signature
+from machinery_compat.worker import Worker
+
+__all__ = ["Broker", "Server"]
+
+
+class Broker:
+    """What can be asked of the broker; mirrors Go's ``iface.Broker``."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def get_pending_tasks(self, queue: str = "") -> list[Signature]:
+        """The tasks that wait in a queue (by default the server's); mirrors Go's GetPendingTasks.
+
+        What is no Signature is logged and left out, where Go's whole call fails.
+        """
+        with self._app.connection_for_read() as connection:
+            found: list[Signature] = connection.default_channel.pending_tasks(queue or self._app.conf.task_default_queue)
+            return found
+
+    def get_delayed_tasks(self) -> list[Signature]:
+        """The tasks that are not due yet, the earliest first; mirrors Go's GetDelayedTasks.
+
+        Raises:
+            MachineryError: the broker cannot tell (AMQP, as in Go).
+        """
+        with self._app.connection_for_read() as connection:
+            found: list[Signature] = connection.default_channel.delayed_tasks()
+            return found
+
+
+class Server:
+    """Registers and sends tasks, and makes workers; mirrors Go's ``Server``.
+
+    Args:
+        config: Machinery's configuration; by default that of MACHINERY_CONFIG or the environment.
+        app: an application of this package to serve instead of a new one.
+        lock: the lock that periodic tasks share.
+    """
+
+    def __init__(self, config: Config | None = None, *, app: Celery | None = None, lock: Any = None) -> None:
+        if app is None:
+            app = Celery("machinery", config=config or Config.load(), set_as_current=False)
+        self.app = app
+        self.broker = Broker(app)
+        self.lock = lock
+        self._pre_publish: Callable[[Signature], None] | None = None
+        app.machinery.pre_publish.append(self._call_pre_publish)
+
+    @property
+    def config(self) -> Config:
+        """Machinery's configuration; mirrors Go's GetConfig."""
+        config: Config = self.app.machinery.config
+        return config
+
+    @property
+    def backend(self) -> Backend:
+        """The result backend; mirrors Go's GetBackend.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        backend = self.app.backend
+        if not isinstance(backend, Backend):
+            raise errors.ConfigError("Result backend required")
+        return backend
+
+    # -- tasks
+
+    def register_task(self, name: str, function: Callable[..., Any]) -> None:
+        """Registers a function under a name; mirrors Go's RegisterTask.
+
+        Its return value is the task's result (None: none, a tuple: several), an exception its error.
+
+        Raises:
+            ConfigError: it cannot be called.
+        """
+        if not callable(function):
+            raise errors.ConfigError(f"Task must be a func type: {name} is a {type(function).__name__}")
+        self.app.task(name=name)(function)
+
+    def register_tasks(self, tasks: Mapping[str, Callable[..., Any]]) -> None:
+        """Registers several functions under their names; mirrors Go's RegisterTasks."""
+        for name, function in tasks.items():
+            self.register_task(name, function)
+
+    def is_task_registered(self, name: str) -> bool:
+        """Mirrors Go's IsTaskRegistered."""
+        return name in self.app.tasks
+
+    def get_registered_task(self, name: str) -> Any:
+        """The task of a name; mirrors Go's GetRegisteredTask.
+
+        Raises:
+            TaskNotRegistered: there is none.
+        """
+        try:
+            return self.app.tasks[name]
+        except KeyError:
+            raise errors.TaskNotRegistered(f"Task not registered error: {name}") from None
+
+    def get_registered_task_names(self) -> list[str]:
+        """The names of the tasks, Celery's own left out; mirrors Go's GetRegisteredTaskNames."""
+        return sorted(name for name in self.app.tasks if not name.startswith("celery."))
+
+    # -- sending
+
+    def set_pre_task_handler(self, handler: Callable[[Signature], None]) -> None:
+        """Calls ``handler(signature)`` before a task is published; mirrors Go's SetPreTaskHandler."""
+        self._pre_publish = handler
+
+    def _call_pre_publish(self, signature: Signature) -> None:
+        if self._pre_publish is not None:
+            self._pre_publish(signature)
+
+    def send_task(self, signature: Signature) -> AsyncResult:
+        """Sends a task; mirrors Go's SendTask.
+
+        Raises:
+            ConfigError: there is no result backend.
+            EncodeError: the task cannot be sent.
+            kombu.exceptions.OperationalError: the broker cannot be reached.
+        """
+        backend = self.backend
+        return AsyncResult(self.app.machinery.workflow.send(signature), backend)
+
+    # -- workers
+
+    def new_worker(self, consumer_tag: str, concurrency: int = 0, pool: str = "threads") -> Worker:
+        """A worker of the default queue; mirrors Go's NewWorker."""
+        return Worker(self, consumer_tag, concurrency, pool=pool)
+
+    def new_custom_queue_worker(
+        self, consumer_tag: str, concurrency: int = 0, queue: str = "", pool: str = "threads"
+    ) -> Worker:
+        """A worker of another queue; mirrors Go's NewCustomQueueWorker."""
+        return Worker(self, consumer_tag, concurrency, queue, pool=pool)

@@ -1,0 +1,222 @@
+"""Machinery's AMQP broker as a Kombu transport.
+
+Tasks are published as Go publishes them: the Signature's JSON as the body, its Headers as the
+headers, persistent, with the priority, to Machinery's exchange. Unlike Go, only queues that have
+a consumer's name are declared, so that no copy of each message fills a queue nobody reads.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from time import time_ns
+from typing import Any
+
+import amqp
+from kombu.transport import pyamqp
+
+from machinery_compat import errors
+from machinery_compat.transport import base
+from machinery_compat.wire import Signature
+
+__all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
+
+#: Shortest delay, in ms: a delay queue expires after twice its delay, and must still be there
+#: when the message arrives.
+SHORTEST_DELAY = 20
+
+
+class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
+    """An AMQP message from a queue of tasks; its Signature is None when it holds none."""
+
+    def __init__(self, raw: amqp.Message, channel: Channel, queue: str) -> None:
+        super().__init__(raw, channel=channel)
+        self.queue = queue
+        self.raw_body = _bytes(self.body)
+        try:
+            self.signature = base.decode(self.raw_body)
+        except errors.DecodeError:
+            # Kombu hands a message with errors to the consumer's on_decode_error.
+            self.errors.append(sys.exc_info())
+            return
+        fields = self.celery_fields(self.signature, self.raw_body)
+        self.headers, self.properties, self.body = fields["headers"], fields["properties"], fields["body"]
+        self.content_type = self.content_encoding = None
+        self._decoded_cache = self.body
+
+    def bury(self, reason: str) -> None:
+        self.channel.bury(self.raw_body, reason, self.queue)
+        self.ack()
+
+    def hand_back(self) -> None:
+        self.requeue()
+
+
+class Channel(pyamqp.Channel):  # type: ignore[misc]
+    """An AMQP channel whose task messages are Signatures."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.border = base.border_of(self.connection.client.transport_options)
+        self._kombu_queues: set[str] = set()
+        self._queue_of: dict[str, str] = {}
+        # With confirms on, amqp has put its confirming method over the class's own.
+        self._publish_raw = self.basic_publish
+        self.basic_publish = self._publish
+
+    # -- publishing
+
+    def prepare_message(
+        self, body: Any, priority: int | None = None, content_type: str | None = None,
+        content_encoding: str | None = None, headers: Mapping[str, Any] | None = None,
+        properties: dict[str, Any] | None = None, **kwargs: Any,
+    ) -> Any:
+        signature = base.signature_to_send(self.border, body, headers, properties, priority, content_type)
+        if signature is not None:
+            return signature
+        return super().prepare_message(
+            body, priority=priority, content_type=content_type, content_encoding=content_encoding,
+            headers=headers, properties=properties, **kwargs,
+        )
+
+    def _publish(self, msg: Any, exchange: str = "", routing_key: str = "", **kwargs: Any) -> Any:
+        if not isinstance(msg, Signature):
+            return self._publish_raw(msg, exchange=exchange, routing_key=routing_key, **kwargs)
+        exchange, routing_key = self.border.route(exchange, routing_key)
+        if not msg.routing_key:
+            msg.routing_key = routing_key
+        message = amqp_message(msg)
+        self.border.before_publish(msg, "amqp://")
+        delay = delay_ms(msg)
+        if delay:
+            exchange, routing_key = "", self._delay_queue(message, delay, exchange, msg.routing_key)
+        return self._publish_raw(message, exchange=exchange, routing_key=routing_key, **kwargs)
+
+    def _delay_queue(self, message: amqp.Message, delay: int, exchange: str, routing_key: str) -> str:
+        """Declares the queue in which a message waits; RabbitMQ then moves it on."""
+        arguments: dict[str, Any] = {
+            "x-dead-letter-exchange": exchange,
+            "x-dead-letter-routing-key": routing_key,
+        }
+        queue = self.border.delayed_queue
+        if queue:
+            message.properties["expiration"] = str(delay)
+        else:
+            queue = f"delay.{delay}.{exchange}.{routing_key}"
+            arguments.update({"x-message-ttl": delay, "x-expires": 2 * delay})
+        self.queue_declare(
+            queue=queue, durable=True, auto_delete=self.border.delay_auto_delete, arguments=arguments
+        )
+        return queue
+
+    # -- consuming
+
+    def queue_declare(self, queue: str = "", **kwargs: Any) -> Any:
+        # What Celery makes for itself is deleted with its last reader and expires; a queue of
+        # tasks does neither.
+        if kwargs.get("auto_delete") and "x-expires" in (kwargs.get("arguments") or {}):
+            self._kombu_queues.add(queue)
+        return super().queue_declare(queue=queue, **kwargs)
+
+    def basic_consume(self, queue: str = "", consumer_tag: str = "", *args: Any, **kwargs: Any) -> Any:
+        if queue not in self._kombu_queues:
+            self._queue_of[consumer_tag] = queue
+        return super().basic_consume(queue, consumer_tag, *args, **kwargs)
+
+    def message_to_python(self, raw_message: amqp.Message) -> Any:
+        queue = self._queue_of.get(raw_message.delivery_info.get("consumer_tag", ""))
+        if queue is None or _is_celery_message(raw_message):
+            return super().message_to_python(raw_message)
+        message = Message(raw_message, self, queue)
+        if message.signature is not None:
+            self.border.received([message.signature])
+        return message
+
+    def pending_tasks(self, queue: str) -> list[Signature]:
+        """The tasks in a queue, the next one first; they are put back at once."""
+        count = self.queue_declare(queue=queue, passive=True).message_count
+        fetched = [message for _ in range(count) if (message := self.basic_get(queue)) is not None]
+        try:
+            return base.decode_all([_bytes(message.body) for message in fetched], queue)
+        finally:
+            for message in fetched:
+                self.basic_reject(message.delivery_tag, requeue=True)
+
+    def delayed_tasks(self) -> list[Signature]:
+        raise errors.MachineryError(
+            "RabbitMQ keeps delayed tasks in queues of their own and cannot list them (Go: Not implemented)"
+        )
+
+    def bury(self, body: bytes, reason: str, queue: str) -> None:
+        """Keeps a copy of a message that nobody can run in ``<queue>:dead``, with the reason."""
+        dead = base.dead_queue(queue)
+        base.log_buried(body, reason, dead)
+        # Called from within a delivery: neither call may wait for the server.
+        self.queue_declare(queue=dead, durable=True, auto_delete=False, nowait=True)
+        entry = amqp.Message(
+            base.dead_letter(body, reason, queue), content_type="application/json", delivery_mode=2
+        )
+        self._basic_publish(entry, exchange="", routing_key=dead)
+
+
+def amqp_message(signature: Signature) -> amqp.Message:
+    """The AMQP message that Go would publish for a Signature."""
+    properties: dict[str, Any] = {"content_type": "application/json", "delivery_mode": 2}
+    if signature.priority:
+        properties["priority"] = signature.priority
+    headers = {
+        name: value for name, value in (signature.headers or {}).items()
+        if value is None or type(value) in (str, bool)
+    }
+    if headers:
+        properties["application_headers"] = headers
+    return amqp.Message(signature.encode(), **properties)
+
+
+def delay_ms(signature: Signature) -> int:
+    """How long a Signature has to wait, in ms; 0 when it is due.
+
+    Raises:
+        EncodeError: longer than the server can keep a queue.
+    """
+    if signature.eta_ns is None:
+        return 0
+    left = -(-(signature.eta_ns - time_ns()) // 1_000_000)
+    if left <= 0:
+        return 0
+    if left > 0xFFFFFFFF:
+        raise errors.EncodeError(
+            f"task {signature.uuid} is due in {left // 86_400_000} days; RabbitMQ keeps a message for 49 days at most"
+        )
+    return max(left, SHORTEST_DELAY)
+
+
+def _bytes(body: str | bytes | memoryview) -> bytes:
+    return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def _is_celery_message(message: amqp.Message) -> bool:
+    """Whether a plain Celery application has put this into the queue."""
+    headers = message.properties.get("application_headers") or {}
+    return "task" in headers and "id" in headers and "lang" in headers
+
+
+class Connection(pyamqp.Connection):  # type: ignore[misc]
+    """An AMQP connection whose channels translate."""
+
+    Channel = Channel
+
+
+class Transport(pyamqp.Transport):  # type: ignore[misc]
+    """Kombu transport for Machinery's AMQP URLs."""
+
+    Connection = Connection
+
+
+class SSLTransport(Transport):
+    """The same over TLS, for ``amqps://``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.client.ssl:
+            self.client.ssl = True

@@ -1,0 +1,210 @@
+"""What every transport of this package shares: the border between Machinery and Celery.
+
+A channel turns Celery's task messages into Signatures when it publishes and Signatures into
+Celery's task messages when it delivers. Everything else (remote control, events, replies) keeps
+Kombu's own envelope.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from celery._state import get_current_task
+from celery.exceptions import InvalidTaskError
+from kombu.serialization import register
+
+from machinery_compat import canvas, errors
+from machinery_compat.wire import Signature
+
+__all__ = ["CONTENT_TYPE", "OPTION", "SERIALIZER", "Border", "dead_letter"]
+
+logger = logging.getLogger("machinery_compat.transport")
+
+#: The in-process serializer: task messages reach the channel as they are and become JSON there.
+SERIALIZER = "machinery"
+CONTENT_TYPE = "application/x-machinery"
+#: The transport option that carries the application's :class:`Border`.
+OPTION = "machinery"
+#: Longest piece of a payload that is shown in a log line.
+SHOWN = 200
+
+register(SERIALIZER, lambda data: data, lambda data: data, CONTENT_TYPE, "binary")
+
+#: Adds one Redis command to a batch: ``command("set", key, value)``.
+Command = Callable[..., Any]
+
+
+class Border:
+    """What a channel must know of the application whose messages it carries.
+
+    This class knows nothing and is what a bare ``kombu.Connection`` gets; the application's
+    border overrides it.
+    """
+
+    default_queue = "machinery_tasks"
+    strict = False
+    #: AMQP only: the one delay queue to use (``amqp.delayed_queue``), else a queue for each delay.
+    delayed_queue = ""
+    #: AMQP only: whether delay queues are auto-deleted (``amqp.auto_delete``).
+    delay_auto_delete = False
+    #: Asked before messages are claimed; while it answers False none are.
+    pre_consume: Callable[[], bool] | None = None
+
+    def parameters(self, name: str) -> canvas.Parameters | None:
+        """The parameters of a task's function, where this process has it."""
+        return None
+
+    def route(self, exchange: str, routing_key: str) -> tuple[str, str]:
+        """The exchange and the routing key that Machinery uses for what Celery addressed so."""
+        return exchange, routing_key
+
+    def before_publish(self, signature: Signature, server: str, command: Command | None = None) -> None:
+        """Called before a Signature is sent; writes its PENDING state.
+
+        Args:
+            signature: the Signature, complete.
+            server: the URL of the broker.
+            command: collects Redis commands to be sent just before the message; only of use to
+                a result backend on the same server.
+        """
+
+    def received(self, signatures: Sequence[Signature]) -> None:
+        """Called once for the Signatures that arrived together, before they are delivered."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class TaskPayload:
+    """What the messages of every transport do with a Signature; mixed into Kombu's Message."""
+
+    #: The Signature that this message carries; None on a message of Kombu's own.
+    signature: Signature | None = None
+    #: Why the arguments do not convert; the consumer fails the task with it.
+    argument_error: errors.DecodeError | None = None
+
+    def celery_fields(self, signature: Signature, body: bytes) -> dict[str, Any]:
+        """The headers, properties and body of the Celery message that a Signature stands for.
+
+        Without a content type the body passes through Celery as it is, never serialized.
+        """
+        try:
+            headers, properties, decoded = canvas.from_signature(signature, body)
+        except errors.DecodeError as exc:
+            self.argument_error = exc
+            headers = {"task": signature.name, "id": signature.uuid, "machinery": body}
+            properties, decoded = {"correlation_id": signature.uuid}, ([], {}, {})
+        return {"headers": headers, "properties": properties, "body": decoded}
+
+    @property
+    def payload(self) -> Any:
+        """The body; Celery's consumer learns here that the arguments do not convert."""
+        if self.argument_error is not None:
+            raise InvalidTaskError(f"Reflect task args error: {self.argument_error}")
+        return super().payload  # type: ignore[misc]
+
+    def bury(self, reason: str) -> None:
+        """Keeps the message in ``<queue>:dead`` with the reason, and settles it."""
+        raise NotImplementedError
+
+    def hand_back(self) -> None:
+        """Returns the message to its queue for another worker."""
+        raise NotImplementedError
+
+
+def border_of(transport_options: Mapping[str, Any] | None) -> Border:
+    border = (transport_options or {}).get(OPTION)
+    return border if isinstance(border, Border) else Border()
+
+
+def signature_to_send(
+    border: Border, body: Any, headers: Mapping[str, Any] | None, properties: Mapping[str, Any] | None,
+    priority: int | None, content_type: str | None,
+) -> Signature | None:
+    """The Signature of what is being published, or None when it is not a task.
+
+    Raises:
+        EncodeError: the task cannot be said in Machinery's format.
+    """
+    if isinstance(body, Signature):
+        return body
+    headers = headers or {}
+    if "task" not in headers or "id" not in headers:
+        return None
+    if content_type != CONTENT_TYPE:
+        body = _deserialized(body, content_type)
+    return canvas.to_signature(
+        body, headers, properties or {},
+        priority=priority or 0,
+        parameters=border.parameters(headers["task"]),
+        base=current_signature(headers["id"]),
+        strict=border.strict,
+    )
+
+
+def _deserialized(body: Any, content_type: str | None) -> Any:
+    # An application that sets task_serializer = "json" itself has done what is not needed here.
+    if content_type != "application/json":
+        raise errors.EncodeError(
+            f"a task serialized as {content_type} cannot become a Machinery Signature; "
+            f"use the serializer {SERIALIZER!r} (the default here) or 'json'"
+        )
+    return canvas.kombu_json.loads(body)
+
+
+def current_signature(uuid: str | None = None) -> Signature | None:
+    """The Signature that is being run here, if any (and, when given, if it has this UUID)."""
+    task = get_current_task()
+    raw = getattr(task.request, "machinery", None) if task is not None else None
+    if raw is None or (uuid is not None and task.request.id != uuid):
+        return None
+    return Signature.decode(raw)
+
+
+def shown(body: bytes) -> str:
+    """A payload for a log line: its beginning, readable."""
+    text = body[: SHOWN + 1].decode("utf-8", "backslashreplace")
+    return text if len(body) <= SHOWN else f"{text[:SHOWN]}… ({len(body)} bytes)"
+
+
+def decode(body: bytes) -> Signature:
+    """The Signature in a payload.
+
+    Raises:
+        DecodeError: there is none, or one without a Name, which no worker can ever run.
+    """
+    signature = Signature.decode(body)
+    if not signature.name:
+        raise errors.DecodeError("it has no Name")
+    return signature
+
+
+def decode_all(bodies: Iterable[bytes], where: str) -> list[Signature]:
+    """The Signatures in payloads; what is none is logged and left out."""
+    found = []
+    for body in bodies:
+        try:
+            found.append(Signature.decode(body))
+        except errors.DecodeError as exc:
+            logger.warning("%s holds what is no Signature (%s); it begins: %s", where, exc, shown(body))
+    return found
+
+
+def log_buried(body: bytes, reason: str, dead: str) -> None:
+    logger.error("%s: kept in %s; it began: %s", reason, dead, shown(body))
+
+
+def dead_letter(body: bytes, reason: str, queue: str) -> bytes:
+    """The entry for ``<queue>:dead`` that keeps a payload nobody can run."""
+    entry: dict[str, Any] = {"reason": reason, "queue": queue}
+    try:
+        entry["body"] = body.decode("utf-8")
+    except UnicodeDecodeError:
+        entry["body_hex"] = body.hex()
+    return str(canvas.kombu_json.dumps(entry)).encode()
+
+
+def dead_queue(queue: str) -> str:
+    return f"{queue}:dead"

@@ -1,0 +1,246 @@
+"""How the Redis transport takes messages: blocking claims, and what becomes of each message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from kombu.utils.eventio import ERR, READ
+
+from machinery_compat.redis_client import lua
+from machinery_compat.transport import base
+from machinery_compat.wire import Signature
+
+if TYPE_CHECKING:
+    from machinery_compat.transport.caretaker import Keys
+    from machinery_compat.transport.redis import Channel
+
+__all__ = ["Claim", "ClaimQoS", "Claimed", "ClaimingPoller", "TaskMessage"]
+
+#: The largest number of messages that one call claims after the first.
+BATCH = 50
+
+
+class Claimed(NamedTuple):
+    """A message that this consumer has taken: what it says, its bytes, and where it lies."""
+
+    signature: Signature
+    body: bytes
+    keys: Keys
+
+
+class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
+    """A Kombu message made of a Signature (or, on Kombu's own queues, of Kombu's envelope)."""
+
+    claimed: Claimed | None = None
+
+    def __init__(self, payload: Claimed | Mapping[str, Any], channel: Any = None, **kwargs: Any) -> None:
+        if not isinstance(payload, Claimed):
+            super().__init__(payload, channel=channel, **kwargs)
+            return
+        self.claimed = payload
+        self.signature = payload.signature
+        fields = self.celery_fields(payload.signature, payload.body)
+        queue = payload.keys.queue
+        fields["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+        virtual.base.base.Message.__init__(
+            self, channel=channel, delivery_tag=str(uuid4()),
+            delivery_info=fields["properties"]["delivery_info"], **fields,
+        )
+        self._decoded_cache = fields["body"]
+
+    def bury(self, reason: str) -> None:
+        self._leave_flight("bury", reason)
+
+    def hand_back(self) -> None:
+        self._leave_flight("put_back", at="tail")
+
+    def _leave_flight(self, how: str, *args: str, **kwargs: str) -> None:
+        assert self.claimed is not None
+        getattr(self.channel, how)(self.claimed.keys, self.claimed.body, *args, **kwargs)
+        self.channel.qos.release(self.delivery_tag)
+        self._state = "REQUEUED"
+
+
+class ClaimQoS(virtual.QoS):  # type: ignore[misc]
+    """Acknowledges claimed messages, or puts them back."""
+
+    channel: Channel
+
+    def ack(self, delivery_tag: str) -> None:
+        message = self._delivered.get(delivery_tag)
+        if message is not None and message.claimed:
+            self.channel.settle(message.claimed.keys, message.claimed.body)
+        super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        message = self._delivered.get(delivery_tag)
+        if message is None or not message.claimed:
+            super().reject(delivery_tag, requeue=requeue)
+        elif requeue:
+            self.channel.put_back(message.claimed.keys, message.claimed.body)
+            super().ack(delivery_tag)
+        else:
+            self.ack(delivery_tag)
+
+    def release(self, delivery_tag: str) -> None:
+        """Forgets a message that is no longer in flight."""
+        super().ack(delivery_tag)
+
+    def restore_unacked(self) -> list[Any]:
+        """Puts back what was delivered and not finished, so that its order stays."""
+        self._flush()
+        while self._delivered:
+            _, message = self._delivered.popitem()
+            if message.claimed:
+                self.channel.put_back(message.claimed.keys, message.claimed.body)
+        return []
+
+
+class Claim:
+    """One queue's blocking claim, on a connection of its own.
+
+    A wait that only peeked would always lose to Go's BLPOP: BLMOVE is served in its turn.
+
+    Args:
+        channel: the channel that consumes.
+        keys: the queue and this consumer's lists beside it.
+        timeout: how long one BLMOVE waits, in seconds.
+    """
+
+    def __init__(self, channel: Channel, keys: Keys, timeout: float) -> None:
+        self.channel = channel
+        self.keys = keys
+        self.timeout = timeout
+        self.fd: int | None = None
+        self.waiting = False
+        self._connection: redis.Connection | None = None
+        self._client_id = 0
+        self._more = channel.commands.register_script(lua("claim"))
+
+    def start(self) -> int:
+        """Waits for a message; returns the socket to watch."""
+        if self._connection is None or self._connection._sock is None:
+            self._connect()
+        assert self._connection is not None
+        self._connection.send_command(
+            "BLMOVE", self.keys.queue, self.keys.inflight, "LEFT", "RIGHT", self.timeout
+        )
+        self.waiting = True
+        self.fd = self._connection._sock.fileno()
+        return self.fd
+
+    def _connect(self) -> None:
+        if self._connection is None:
+            self._connection = self.channel.pool.get_connection()
+        self._connection.connect()
+        # A reader blocked by the server can only be woken through another connection.
+        self._connection.send_command("CLIENT", "ID")
+        self._client_id = int(self._connection.read_response())
+
+    def read(self) -> list[bytes]:
+        """The message that arrived and those behind it; empty when the wait has run out."""
+        assert self._connection is not None
+        self.waiting = False
+        first = self._connection.read_response()
+        if first is None:
+            return []
+        room = self.channel.qos.can_consume_max_estimate()
+        wanted = BATCH if room is None else min(BATCH, room - 1)
+        if wanted <= 0:
+            return [first]
+        return [first, *self._more(keys=[self.keys.queue, self.keys.inflight], args=[wanted])]
+
+    def stop(self) -> None:
+        """Ends the wait; a message that still came is put back."""
+        if self._connection is None:
+            return
+        try:
+            if self.waiting:
+                self.channel.commands.client_unblock(self._client_id)
+                body = self._connection.read_response()
+                if body is not None:
+                    self.channel.put_back(self.keys, body)
+        except (redis.RedisError, OSError):
+            # Nothing is lost: what was claimed lies in the in-flight list until it is given back.
+            pass
+        finally:
+            self.waiting = False
+            self._connection.disconnect()
+            self.channel.pool.release(self._connection)
+            self._connection = None
+
+
+class ClaimingPoller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
+    """Kombu's poller, which also watches the claims of its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._claims: dict[int, Claim] = {}
+
+    def on_poll_start(self) -> None:
+        super().on_poll_start()
+        for channel in self._channels:
+            channel.flush_settled()
+            if channel.claims and channel.may_claim():
+                for claim in channel.claims.values():
+                    if not claim.waiting:
+                        self._watch(claim)
+
+    def _watch(self, claim: Claim) -> None:
+        before = claim.fd
+        fd = claim.start()
+        if before is not None and before != fd:
+            self._claims.pop(before, None)
+        if self._claims.get(fd) is not claim:
+            self._claims[fd] = claim
+            self.poller.register(fd, self.eventflags)
+
+    def forget(self, claim: Claim) -> None:
+        """Stops watching a claim, before its socket is closed."""
+        fd, claim.fd = claim.fd, None
+        if fd is not None and self._claims.pop(fd, None) is not None:
+            try:
+                self._unregister_from_poll(fd)
+            except (KeyError, ValueError, OSError):
+                # The event loop has let go of it already.
+                pass
+
+    def on_readable(self, fileno: int) -> Any:
+        claim = self._claims.get(fileno)
+        if claim is None:
+            return super().on_readable(fileno)
+        try:
+            bodies = claim.read() if claim.waiting else self._unexpected(claim)
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            self.forget(claim)
+            raise
+        if not bodies:
+            raise virtual.base.Empty
+        claim.channel.deliver(claim, bodies)
+        return True
+
+    def _unexpected(self, claim: Claim) -> list[bytes]:
+        # Nobody waits: the server has closed the idle connection.
+        self.forget(claim)
+        claim.stop()
+        return []
+
+    def handle_event(self, fileno: int, event: int) -> Any:
+        if fileno in self._claims and event & (READ | ERR):
+            return self.on_readable(fileno), self
+        return super().handle_event(fileno, event)
+
+    @property
+    def fds(self) -> dict[int, Any]:
+        return {**super().fds, **self._claims}
+
+    def close(self) -> None:
+        for claim in list(self._claims.values()):
+            self.forget(claim)
+        super().close()
+

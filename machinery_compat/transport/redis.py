@@ -1,0 +1,327 @@
+"""Machinery's Redis broker as a Kombu transport.
+
+Tasks lie on Redis as Go puts and takes them: one list a queue, one sorted set of delayed tasks.
+A message is claimed with BLMOVE into a list of this consumer's own, guarded by a lease, and
+leaves that list when it is acknowledged: a killed worker loses nothing. Go workers never see
+these keys. Queues that Kombu makes for itself (remote control, replies, events) are Kombu's.
+
+Transport options, beside those of Kombu's own Redis transport:
+
+``lease_time``                 seconds until another worker takes over a silent one's messages (30)
+``delayed_tasks_key``          the sorted set of delayed tasks (``delayed_tasks``)
+``delayed_tasks_poll_period``  seconds between two looks at it at most (0.5)
+``normal_tasks_poll_period``   seconds that one blocking claim lasts (1.0)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from time import time_ns
+from typing import Any
+from uuid import uuid4
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+
+from machinery_compat import errors, redis_client, urls
+from machinery_compat.redis_client import lua
+from machinery_compat.transport import base
+from machinery_compat.transport.caretaker import Caretaker, Keys
+from machinery_compat.transport.claims import Claim, Claimed, ClaimingPoller, ClaimQoS, TaskMessage
+from machinery_compat.wire import Signature
+
+__all__ = ["Channel", "Transport"]
+
+
+class Channel(kombu_redis.Channel):  # type: ignore[misc]
+    """A Redis channel whose task messages are Signatures."""
+
+    QoS = ClaimQoS
+    Message = TaskMessage
+
+    ack_emulation = False
+    max_connections = 1000
+    lease_time = 30.0
+    delayed_tasks_key = "delayed_tasks"
+    delayed_tasks_poll_period = 0.5
+    normal_tasks_poll_period = 1.0
+
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "lease_time",
+        "delayed_tasks_key",
+        "delayed_tasks_poll_period",
+        "normal_tasks_poll_period",
+    )
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        self.border = base.border_of(connection.client.transport_options)
+        self.consumer_id = uuid4().hex
+        self.claims: dict[str, Claim] = {}
+        self._kombu_queues: set[str] = set()
+        self._caretaker: Caretaker | None = None
+        self._commands: redis.Redis | None = None
+        self._stopped_claims: list[Claim] = []
+        self._settled: deque[tuple[str, bytes]] = deque()
+        super().__init__(connection, **kwargs)
+        self.QoS = ClaimQoS
+        self.delayed_tasks_key = self.delayed_tasks_key or Channel.delayed_tasks_key
+
+    # -- connecting
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """Kombu's own parameters with the address read as Machinery reads it."""
+        client = self.connection.client
+        options = {
+            "max_connections": self.max_connections,
+            "socket_timeout": self.socket_timeout,
+            "socket_connect_timeout": self.socket_connect_timeout,
+            "socket_keepalive": self.socket_keepalive,
+            "socket_keepalive_options": self.socket_keepalive_options,
+            "health_check_interval": self.health_check_interval,
+            "client_name": self.client_name,
+        }
+        params = redis_client.connection_params(client.hostname, options, tls=client.ssl)
+        connection_class = params.get("connection_class", redis.Connection)
+        if asynchronous:
+            connection_class = self._watched(connection_class)
+        params["connection_class"] = connection_class
+        return params
+
+    def _watched(self, connection_class: type) -> type:
+        channel = self
+
+        class Connection(connection_class):  # type: ignore[misc]
+            """Tells the event loop when its socket goes away."""
+
+            def disconnect(self, *args: Any, **kwargs: Any) -> None:
+                super().disconnect(*args, **kwargs)
+                if channel._registered:
+                    channel._on_connection_disconnect(self)
+
+        return Connection
+
+    @property
+    def commands(self) -> redis.Redis:
+        """The client for everything that does not block."""
+        if self._commands is None:
+            self._commands = self._create_client()
+        return self._commands
+
+    # -- publishing
+
+    def prepare_message(
+        self, body: Any, priority: int | None = None, content_type: str | None = None,
+        content_encoding: str | None = None, headers: Mapping[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+    ) -> Any:
+        signature = base.signature_to_send(self.border, body, headers, properties, priority, content_type)
+        if signature is not None:
+            return signature
+        return super().prepare_message(
+            body, priority=priority, content_type=content_type, content_encoding=content_encoding,
+            headers=headers, properties=properties,
+        )
+
+    def basic_publish(self, message: Any, exchange: str, routing_key: str, **kwargs: Any) -> Any:
+        if not isinstance(message, Signature):
+            return super().basic_publish(message, exchange, routing_key, **kwargs)
+        batch = kwargs.get("_publish_batch")
+        if not message.routing_key:
+            message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
+        body = message.encode()
+        if batch is not None:
+            self._send(batch.add, message, body)
+        else:
+            with self.commands.pipeline(transaction=False) as pipe:
+                self._send(lambda name, *args: pipe.execute_command(*_command(name, args)), message, body)
+                pipe.execute()
+        return None
+
+    def _send(self, command: base.Command, signature: Signature, body: bytes) -> None:
+        self.border.before_publish(signature, self.connection.client.hostname, command)
+        due = signature.eta_ns
+        if due is not None and due > time_ns():
+            # The score goes out as text: a float would lose its last digits here already.
+            command("execute_command", "ZADD", self.delayed_tasks_key, due, body)
+        elif signature.priority:
+            command(
+                "execute_command", "EVAL", lua("publish_priority"), 1,
+                signature.routing_key, body, signature.priority,
+            )
+        else:
+            command("execute_command", "RPUSH", signature.routing_key, body)
+
+    # -- consuming
+
+    def _new_queue(self, queue: str, auto_delete: bool = False, **kwargs: Any) -> None:
+        # What Celery makes for itself is deleted with its last reader and expires; a queue of
+        # tasks does neither.
+        arguments = kwargs.get("arguments") or {}
+        if auto_delete and "x-expires" in arguments:
+            self._kombu_queues.add(queue)
+        super()._new_queue(queue, auto_delete=auto_delete, **kwargs)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        # A task goes to the list that its RoutingKey names; Go knows no bindings on Redis.
+        if not self.is_task_queue(queue) or self.typeof(exchange).type == "fanout":
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+
+    def is_task_queue(self, queue: str) -> bool:
+        return queue not in self._kombu_queues and queue not in self._fanout_queues
+
+    @property
+    def active_queues(self) -> list[str]:
+        """The queues that are Kombu's to read: those that carry no tasks."""
+        return [queue for queue in super().active_queues if queue not in self.claims]
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
+        if self.is_task_queue(queue) and queue not in self.claims:
+            self._start_claim(queue)
+        return super().basic_consume(queue, no_ack=no_ack, callback=callback, consumer_tag=consumer_tag, **kwargs)
+
+    def _start_claim(self, queue: str) -> None:
+        if self._caretaker is None:
+            self._caretaker = Caretaker(
+                self._create_client, self.consumer_id,
+                lease=self.lease_time, delayed_key=self.delayed_tasks_key,
+                poll_period=self.delayed_tasks_poll_period, default_queue=self.border.default_queue,
+            )
+            self._caretaker.start()
+        keys = Keys(queue, self.consumer_id)
+        self._caretaker.watch(keys)
+        self.claims[queue] = Claim(self, keys, timeout=self.normal_tasks_poll_period)
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        claim = self.claims.pop(self._tag_to_queue.get(consumer_tag, ""), None)
+        if claim is not None:
+            self.connection.cycle.forget(claim)
+            claim.stop()
+            self._stopped_claims.append(claim)
+        return super()._basic_cancel(consumer_tag)
+
+    def may_claim(self) -> bool:
+        if not self.qos.can_consume():
+            return False
+        asked = self.border.pre_consume
+        return asked is None or asked()
+
+    def deliver(self, claim: Claim, bodies: list[bytes]) -> None:
+        """Delivers claimed messages in order; what is no Signature goes to the dead list."""
+        arrived: list[tuple[Signature, bytes]] = []
+        for body in bodies:
+            try:
+                arrived.append((base.decode(body), body))
+            except errors.DecodeError as exc:
+                self.bury(claim.keys, body, f"Could not unmarshal into a task signature: {exc}")
+        self.border.received([signature for signature, _ in arrived])
+        for signature, body in arrived:
+            self.connection._deliver(Claimed(signature, body, claim.keys), claim.keys.queue)
+
+    # -- settling
+
+    def settle(self, keys: Keys, body: bytes) -> None:
+        """Forgets a message that has been dealt with, with the next round of the event loop."""
+        self._settled.append((keys.inflight, body))
+
+    def flush_settled(self) -> None:
+        """Acknowledges in one round trip what was settled since the last time."""
+        if not self._settled:
+            return
+        batch = [self._settled.popleft() for _ in range(len(self._settled))]
+        try:
+            with self.commands.pipeline(transaction=False) as pipe:
+                for inflight, body in batch:
+                    pipe.lrem(inflight, 1, body)
+                pipe.execute()
+        except redis.RedisError:
+            self._settled.extendleft(reversed(batch))
+            raise
+
+    def put_back(self, keys: Keys, body: bytes, *, at: str = "head") -> None:
+        """Returns a claimed message to its queue, at its head or its tail."""
+        self._move(keys, keys.queue, body, at, "")
+
+    def bury(self, keys: Keys, body: bytes, reason: str) -> None:
+        """Keeps a message that nobody can run in ``<queue>:dead``, with the reason."""
+        dead = base.dead_queue(keys.queue)
+        base.log_buried(body, reason, dead)
+        self._move(keys, dead, body, "tail", base.dead_letter(body, reason, keys.queue))
+
+    def _move(self, keys: Keys, target: str, body: bytes, at: str, what: bytes | str) -> None:
+        self.commands.eval(lua("put_back"), 2, keys.inflight, target, body, at, what)
+
+    # -- the rest of a queue's life
+
+    def _size(self, queue: str) -> int:
+        return int(self.commands.llen(queue)) if self.is_task_queue(queue) else int(super()._size(queue))
+
+    def _purge(self, queue: str) -> int:
+        if not self.is_task_queue(queue):
+            return int(super()._purge(queue))
+        size, _ = self.commands.pipeline().llen(queue).delete(queue).execute()
+        return int(size)
+
+    def _get(self, queue: str) -> Any:
+        if not self.is_task_queue(queue):
+            return super()._get(queue)
+        keys = Keys(queue, self.consumer_id)
+        if self._caretaker is None:
+            self._start_claim(queue)
+            self.claims.pop(queue)
+        body = self.commands.lmove(queue, keys.inflight, "LEFT", "RIGHT")
+        if body is None:
+            raise virtual.base.Empty
+        return Claimed(Signature.decode(body), body, keys)
+
+    def pending_tasks(self, queue: str) -> list[Signature]:
+        """The tasks in a queue, the next one first."""
+        return base.decode_all(self.commands.lrange(queue, 0, -1), queue)
+
+    def delayed_tasks(self) -> list[Signature]:
+        """The tasks that are not due yet, the earliest first."""
+        return base.decode_all(self.commands.zrange(self.delayed_tasks_key, 0, -1), self.delayed_tasks_key)
+
+    def close(self) -> None:
+        if not self.closed:
+            for consumer_tag in list(self._consumers):
+                if self._tag_to_queue.get(consumer_tag) in self.claims:
+                    self._basic_cancel(consumer_tag)
+            self._leave()
+        super().close()
+
+    def _leave(self) -> None:
+        caretaker, self._caretaker = self._caretaker, None
+        if caretaker is None:
+            return
+        try:
+            self.flush_settled()
+            if self._qos:
+                self._qos.restore_unacked_once()
+            for claim in self._stopped_claims:
+                caretaker.leave(claim.keys)
+        except redis.RedisError as exc:
+            base.logger.warning("could not give messages back: %s; another worker does when the lease ends", exc)
+        caretaker.stop()
+
+
+def _command(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return args if name == "execute_command" else (name, *args)
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]
+    """Kombu transport for Machinery's Redis URLs."""
+
+    Channel = Channel
+
+    #: The URL is Machinery's and is read as Machinery reads it, not by Kombu.
+    can_parse_url = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = ClaimingPoller()
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        return uri if include_password else urls.redact(uri)

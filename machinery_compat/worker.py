@@ -1,0 +1,166 @@
+"""Machinery's Worker: Celery's own worker under Machinery's names."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from celery import signals
+from celery.worker import state
+
+from machinery_compat import errors
+from machinery_compat.transport.base import current_signature
+from machinery_compat.wire import Signature
+
+if TYPE_CHECKING:
+    from machinery_compat.server import Server
+
+__all__ = ["Worker"]
+
+#: Seconds for which ``quit`` waits for a worker that runs in the background.
+QUIT_TIMEOUT = 60.0
+
+
+class Worker:
+    """Takes tasks from one queue and runs them; mirrors Go's ``Worker``.
+
+    Args:
+        server: where its tasks are registered.
+        consumer_tag: its name.
+        concurrency: how many tasks run at once; 0 leaves it to Celery (one a CPU).
+        queue: the queue, by default the server's.
+        pool: Celery's pool. ``threads`` is what goroutines come closest to; ``prefork`` isolates
+            tasks in processes of their own.
+    """
+
+    def __init__(
+        self, server: Server, consumer_tag: str, concurrency: int = 0, queue: str = "", pool: str = "threads"
+    ) -> None:
+        self.server = server
+        self.consumer_tag = consumer_tag
+        self.concurrency = concurrency
+        self.queue = queue or server.config.default_queue
+        self.pool = pool
+        self._error_handler: Callable[[Exception], None] | None = None
+        self._pre_task: Callable[[Signature], None] | None = None
+        self._post_task: Callable[[Signature], None] | None = None
+        self._controller: Any = None
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+
+    # -- running
+
+    def launch(self) -> None:
+        """Runs until a signal ends it: the first one lets running tasks finish; mirrors Go's Launch.
+
+        Raises:
+            MachineryError: the worker ended with a failure.
+        """
+        kind = self.server.app.WorkController if self.server.config.no_unix_signals else self.server.app.Worker
+        self._run(kind)
+        if self._controller.exitcode:
+            raise errors.MachineryError(f"the worker {self.consumer_tag} ended with exit code {self._controller.exitcode}")
+
+    def launch_async(self, failures: queue.Queue[BaseException] | None = None) -> threading.Thread:
+        """Runs in a thread of this process, without signal handlers; mirrors Go's LaunchAsync.
+
+        Args:
+            failures: gets what ended the worker, when it was not :meth:`quit`.
+
+        Returns:
+            the thread; the worker takes tasks when this returns.
+        """
+
+        def run() -> None:
+            try:
+                self._run(self.server.app.WorkController)
+            except BaseException as exc:
+                if failures is not None:
+                    failures.put(exc)
+                raise
+            finally:
+                self._ready.set()
+
+        self._ready.clear()
+        self._thread = threading.Thread(target=run, name=f"machinery-worker-{self.consumer_tag}", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        return self._thread
+
+    def quit(self) -> None:
+        """Ends the worker when its running tasks are done; mirrors Go's Quit."""
+        # Celery keeps this wish once for the whole process.
+        state.should_stop = 0
+        try:
+            if self._thread is not None and self._thread is not threading.current_thread():
+                self._thread.join(QUIT_TIMEOUT)
+        finally:
+            if self._thread is not None and not self._thread.is_alive():
+                state.should_stop = None
+
+    def _run(self, kind: Any) -> None:
+        receivers = self._connect()
+        try:
+            self._controller = kind(
+                hostname=f"{self.consumer_tag}@{_host()}",
+                concurrency=self.concurrency or None,
+                queues=[self.queue],
+                pool_cls=self.pool,
+                quiet=True,
+                ready_callback=lambda consumer: self._ready.set(),
+            )
+            self._controller.start()
+        finally:
+            for signal, receiver in receivers:
+                signal.disconnect(receiver)
+
+    # -- handlers
+
+    def set_error_handler(self, handler: Callable[[Exception], None]) -> None:
+        """Calls ``handler(exception)`` when a task has failed for good; mirrors Go's SetErrorHandler."""
+        self._error_handler = handler
+
+    def set_pre_task_handler(self, handler: Callable[[Signature], None]) -> None:
+        """Calls ``handler(signature)`` before a task runs; mirrors Go's SetPreTaskHandler."""
+        self._pre_task = handler
+
+    def set_post_task_handler(self, handler: Callable[[Signature], None]) -> None:
+        """Calls ``handler(signature)`` after a task and its callbacks; mirrors Go's SetPostTaskHandler."""
+        self._post_task = handler
+
+    def set_pre_consume_handler(self, handler: Callable[[Worker], bool]) -> None:
+        """Asks ``handler(worker)`` before a message is taken from Redis; mirrors Go's SetPreConsumeHandler.
+
+        While it answers False no message is taken.
+        """
+        self.server.app.machinery.border.pre_consume = lambda: handler(self)
+
+    def _connect(self) -> list[tuple[Any, Any]]:
+        app = self.server.app
+
+        def before(task: Any, **kwargs: Any) -> None:
+            signature = current_signature() if task.app is app else None
+            if self._pre_task is not None and signature is not None:
+                self._pre_task(signature)
+
+        def after(task: Any, **kwargs: Any) -> None:
+            signature = current_signature() if task.app is app else None
+            if self._post_task is not None and signature is not None:
+                self._post_task(signature)
+
+        def failed(sender: Any, exception: Exception, **kwargs: Any) -> None:
+            if self._error_handler is not None and sender.app is app:
+                self._error_handler(exception)
+
+        receivers = [(signals.task_prerun, before), (signals.task_postrun, after), (signals.task_failure, failed)]
+        for signal, receiver in receivers:
+            signal.connect(receiver, weak=False)
+        return receivers
+
+
+def _host() -> str:
+    from celery.utils.nodenames import gethostname
+
+    return str(gethostname())

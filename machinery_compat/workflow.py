@@ -1,0 +1,161 @@
+"""What follows a task's end: callbacks, chords and retries. The only place that decides it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from celery.exceptions import Retry
+from kombu.exceptions import OperationalError
+
+from machinery_compat import canvas, errors
+from machinery_compat.transport.base import SERIALIZER
+from machinery_compat.wire import FAILURE, SUCCESS, Arg, Signature, TaskResult, TaskState, new_task_uuid
+
+__all__ = ["Workflow", "fibonacci_next"]
+
+logger = logging.getLogger("machinery_compat.workflow")
+
+
+def fibonacci_next(start: int) -> int:
+    """The smallest Fibonacci number greater than ``start``; mirrors Go's retry.FibonacciNext."""
+    low, high = 0, 1
+    while high <= start:
+        low, high = high, low + high
+    return high
+
+
+class Workflow:
+    """Sends what follows a task.
+
+    Args:
+        app: the Celery application.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self._retries = threading.local()
+
+    # -- sending
+
+    def send(self, signature: Signature) -> Signature:
+        """Sends a Signature, its PENDING state first; mirrors Go's SendTask.
+
+        Raises:
+            EncodeError: it cannot be sent.
+            kombu.exceptions.OperationalError: the broker cannot be reached.
+        """
+        signature.uuid = signature.uuid or new_task_uuid()
+        if signature.headers is None:
+            signature.headers = {}
+        amqp, conf = self.app.amqp, self.app.conf
+        queue = self.app.machinery.border.queue_for(signature.routing_key)
+        with self.app.producer_or_acquire() as producer:
+            producer.publish(
+                signature,
+                serializer=SERIALIZER,
+                exchange=queue.exchange if queue else amqp.default_exchange,
+                routing_key=queue.routing_key if queue else signature.routing_key,
+                declare=[queue] if queue else [],
+                delivery_mode=2,
+                retry=conf.task_publish_retry,
+                retry_policy=dict(conf.task_publish_retry_policy),
+            )
+        return signature
+
+    def _send_follower(self, signature: Signature | None, of: Signature) -> None:
+        if signature is None:
+            return
+        try:
+            self.send(signature)
+        except (OperationalError, errors.MachineryError) as exc:
+            logger.error(
+                "task %s[%s]: its callback %s could not be sent: %s", of.name, of.uuid, signature.name, exc
+            )
+
+    # -- success
+
+    def succeeded(self, signature: Signature, results: Sequence[TaskResult]) -> None:
+        """Sends the success callbacks and, with the last member of a group, the chord's."""
+        for callback in signature.on_success or ():
+            if callback is not None and not signature.immutable:
+                append_results(callback, results)
+            self._send_follower(callback, signature)
+        self._check_chord(signature)
+
+    # -- failure
+
+    def failed(self, signature: Signature, error: str) -> None:
+        """Sends the error callbacks, the error's text as their first argument."""
+        for callback in signature.on_error or ():
+            if callback is not None:
+                callback.args = [Arg("string", error), *(callback.args or ())]
+            self._send_follower(callback, signature)
+        self._check_chord(signature)
+
+    # -- chords
+
+    def _check_chord(self, signature: Signature) -> None:
+        callback = signature.chord_callback
+        if not signature.group_uuid or callback is None:
+            return
+        backend = self.app.backend
+        try:
+            if not backend.group_completed(signature.group_uuid, signature.group_task_count):
+                return
+            if not backend.trigger_chord(signature.group_uuid):
+                return
+            states = backend.group_task_states(signature.group_uuid)
+        except errors.MachineryError as exc:
+            logger.error("task %s[%s]: its chord cannot be checked: %s", signature.name, signature.uuid, exc)
+            return
+        failed = next((state for state in states if state.state != SUCCESS), None)
+        if failed is not None:
+            # Go drops the callback without a word; here whoever waits for it learns why.
+            backend._update_states([TaskState(task_uuid=callback.uuid, state=FAILURE, error=failed.error)])
+            return
+        if not callback.immutable:
+            for state in states:
+                append_results(callback, state.results or ())
+        self._send_follower(callback, signature)
+
+    # -- retries
+
+    def plan_retry(self, signature: Signature, exc: Exception) -> Retry | None:
+        """How a failed task is tried again, or None when it is not.
+
+        The Signature is sent by :meth:`resend`, after the state RETRY is written, as in Go.
+        """
+        if isinstance(exc, errors.RetryTaskLater):
+            delay = exc.delay
+        elif signature.retry_count > 0:
+            signature.retry_count -= 1
+            signature.retry_timeout = fibonacci_next(signature.retry_timeout)
+            delay = timedelta(seconds=signature.retry_timeout)
+        else:
+            return None
+        signature.set_eta(datetime.now(timezone.utc) + delay)
+        self._retries.planned = signature
+        return Retry(message=canvas.error_text(exc), exc=exc, when=delay.total_seconds())
+
+    def is_planned(self, uuid: str) -> bool:
+        """Whether a retry of this task waits to be sent."""
+        planned = getattr(self._retries, "planned", None)
+        return planned is not None and planned.uuid == uuid
+
+    def resend(self, uuid: str) -> None:
+        """Sends the planned retry of a task, once."""
+        if self.is_planned(uuid):
+            planned, self._retries.planned = self._retries.planned, None
+            self.send(planned)
+
+
+def append_results(callback: Signature, results: Sequence[TaskResult]) -> None:
+    """Appends results to a callback's arguments, as Go does."""
+    callback.args = [
+        *(callback.args or ()),
+        *(Arg.from_raw(result.type, result.raw, name=result.celery or "") for result in results),
+    ]
