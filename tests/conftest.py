@@ -1,0 +1,137 @@
+"""Fixtures that give tests real servers and the Go side."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import pytest
+
+from tests.support import golang
+from tests.support.golang import GoClient, GoWorker
+from tests.support.processes import Unavailable
+from tests.support.services import RabbitServer, RedisServer
+
+REDIS_DATABASES = 16
+
+
+def _missing(error: Unavailable) -> NoReturn:
+    """On a developer's machine tests of a missing server are skipped; CI must have it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(str(error), pytrace=False)
+    pytest.skip(str(error))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the Go programs before the first test, whose time limit a cold build would exceed."""
+    if session.config.option.collectonly:
+        return
+    if any({"go_worker", "go_client"} & set(getattr(item, "fixturenames", ())) for item in session.items):
+        try:
+            golang.build(golang.WORKER)
+            golang.build(golang.CLIENT)
+        except Unavailable:
+            return  # each test that needs Go meets the same error and tells it
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for all tests; one that a test stops or freezes is the test's own."""
+    try:
+        server = RedisServer().start()
+    except Unavailable as error:
+        _missing(error)
+    yield server
+    server.close()
+
+
+_databases = itertools.cycle(range(REDIS_DATABASES))
+
+
+@pytest.fixture
+def redis_db(redis_server: RedisServer) -> str:
+    """The URL of an empty database; numbers rotate, so that a late write of the test before stays out."""
+    db = next(_databases)
+    client = redis_server.client(db)
+    client.flushdb()
+    client.close()
+    return redis_server.url(db)
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[RabbitServer]:
+    """A RabbitMQ for all tests, kept apart by the names of ``names``."""
+    server = RabbitServer()
+    try:
+        server.start()
+    except Unavailable as error:
+        server.close()
+        _missing(error)
+    yield server
+    server.close()
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names that no other test uses."""
+
+    queue: str
+    exchange: str
+    binding_key: str
+
+
+@pytest.fixture
+def names() -> Names:
+    unique = uuid.uuid4().hex[:8]
+    return Names(f"queue-{unique}", f"exchange-{unique}", f"key-{unique}")
+
+
+class GoWorkerFactory(Protocol):
+    def __call__(self, *, journal: Path | None = None, **connection: object) -> GoWorker: ...
+
+
+class GoClientFactory(Protocol):
+    def __call__(self, **connection: object) -> GoClient: ...
+
+
+@pytest.fixture
+def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
+    """Starts Go workers with the flags of ``golang.Connection``; they end with the test."""
+    with ExitStack() as workers:
+
+        def start(*, journal: Path | None = None, **connection: object) -> GoWorker:
+            try:
+                worker = GoWorker(tmp_path, journal, **connection)
+            except Unavailable as error:
+                _missing(error)
+            workers.callback(_show, worker.log)
+            return workers.enter_context(worker)
+
+        yield start
+
+
+@pytest.fixture
+def go_client(tmp_path: Path) -> Iterator[GoClientFactory]:
+    """Starts Go clients with the flags of ``golang.Connection``; they end with the test."""
+    with ExitStack() as clients:
+
+        def start(**connection: object) -> GoClient:
+            try:
+                client = GoClient(tmp_path, **connection)
+            except Unavailable as error:
+                _missing(error)
+            clients.callback(_show, client.log)
+            return clients.enter_context(client)
+
+        yield start
+
+
+def _show(log: Path) -> None:
+    """Print what a Go program logged; pytest shows it when the test failed."""
+    print(f"--- {log.name}\n{log.read_text(errors='replace')}")

@@ -1,0 +1,64 @@
+// Package v1 drives Machinery v1, whose servers are built by factories from URLs.
+package v1
+
+import (
+	stdlog "log"
+	"os"
+
+	machinery "github.com/RichardKnop/machinery/v1"
+	brokersiface "github.com/RichardKnop/machinery/v1/brokers/iface"
+	"github.com/RichardKnop/machinery/v1/config"
+	"github.com/RichardKnop/machinery/v1/log"
+
+	"machinery_compat/interop/internal/fleet"
+)
+
+// Library is a server of Machinery v1.
+type Library struct {
+	options fleet.Options
+	server  *machinery.Server
+}
+
+// New connects as the URLs say.
+func New(options fleet.Options) (*Library, error) {
+	// Standard output belongs to the programs.
+	log.Set(stdlog.New(os.Stderr, "", stdlog.LstdFlags|stdlog.Lmicroseconds))
+	server, err := machinery.NewServer(&config.Config{
+		Broker:          options.Broker,
+		ResultBackend:   options.Backend,
+		DefaultQueue:    options.Queue,
+		ResultsExpireIn: options.Expire,
+		AMQP: &config.AMQPConfig{
+			Exchange:      options.Exchange,
+			ExchangeType:  options.ExchangeType,
+			BindingKey:    options.BindingKey,
+			PrefetchCount: options.Prefetch,
+			DelayedQueue:  options.DelayedQueue,
+		},
+		Redis: &config.RedisConfig{
+			MaxIdle:                3,
+			IdleTimeout:            240,
+			ReadTimeout:            15,
+			WriteTimeout:           15,
+			ConnectTimeout:         15,
+			NormalTasksPollPeriod:  1000,
+			DelayedTasksPollPeriod: options.DelayedPoll,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Library{options: options, server: server}, nil
+}
+
+// announcing calls ready when consumption begins.
+type announcing struct {
+	brokersiface.Broker
+	options fleet.Options
+	ready   func()
+}
+
+func (b announcing) StartConsuming(tag string, concurrency int, p brokersiface.TaskProcessor) (bool, error) {
+	fleet.WhenConsuming(b.options, b.ready)
+	return b.Broker.StartConsuming(tag, concurrency, p)
+}

@@ -1,0 +1,113 @@
+// Package v2 drives Machinery v2, whose servers are built from broker, backend and lock objects.
+package v2
+
+import (
+	stdlog "log"
+	"os"
+	"strings"
+
+	"github.com/RichardKnop/machinery/v2"
+	amqpbackend "github.com/RichardKnop/machinery/v2/backends/amqp"
+	backendsiface "github.com/RichardKnop/machinery/v2/backends/iface"
+	redisbackend "github.com/RichardKnop/machinery/v2/backends/redis"
+	amqpbroker "github.com/RichardKnop/machinery/v2/brokers/amqp"
+	brokersiface "github.com/RichardKnop/machinery/v2/brokers/iface"
+	redisbroker "github.com/RichardKnop/machinery/v2/brokers/redis"
+	"github.com/RichardKnop/machinery/v2/config"
+	eagerlock "github.com/RichardKnop/machinery/v2/locks/eager"
+	locksiface "github.com/RichardKnop/machinery/v2/locks/iface"
+	redislock "github.com/RichardKnop/machinery/v2/locks/redis"
+	"github.com/RichardKnop/machinery/v2/log"
+
+	"machinery_compat/interop/internal/fleet"
+)
+
+const lockRetries = 3
+
+// Library is a server of Machinery v2.
+type Library struct {
+	options fleet.Options
+	server  *machinery.Server
+}
+
+// New connects as the flavor says.
+func New(options fleet.Options) (*Library, error) {
+	// Standard output belongs to the programs.
+	log.Set(stdlog.New(os.Stderr, "", stdlog.LstdFlags|stdlog.Lmicroseconds))
+	cnf := configuration(options)
+	backend, lock, err := storage(options, cnf)
+	if err != nil {
+		return nil, err
+	}
+	broker, err := newBroker(options, cnf)
+	if err != nil {
+		return nil, err
+	}
+	return &Library{options: options, server: machinery.NewServer(cnf, broker, backend, lock)}, nil
+}
+
+func configuration(options fleet.Options) *config.Config {
+	return &config.Config{
+		Broker:          options.Broker,
+		ResultBackend:   options.Backend,
+		DefaultQueue:    options.Queue,
+		ResultsExpireIn: options.Expire,
+		AMQP: &config.AMQPConfig{
+			Exchange:      options.Exchange,
+			ExchangeType:  options.ExchangeType,
+			BindingKey:    options.BindingKey,
+			PrefetchCount: options.Prefetch,
+			DelayedQueue:  options.DelayedQueue,
+		},
+		Redis: &config.RedisConfig{
+			MaxIdle:                3,
+			IdleTimeout:            240,
+			ReadTimeout:            15,
+			WriteTimeout:           15,
+			ConnectTimeout:         15,
+			NormalTasksPollPeriod:  1000,
+			DelayedTasksPollPeriod: options.DelayedPoll,
+		},
+	}
+}
+
+func newBroker(options fleet.Options, cnf *config.Config) (brokersiface.Broker, error) {
+	if options.Flavor == "v2-amqp" {
+		return amqpbroker.New(cnf), nil
+	}
+	address, err := fleet.ParseRedis(options.Broker)
+	if err != nil {
+		return nil, err
+	}
+	if options.Flavor == "v2-goredis" {
+		return redisbroker.NewGR(cnf, []string{address.Joined()}, address.DB), nil
+	}
+	return redisbroker.New(cnf, address.Host, address.User, address.Password, "", address.DB), nil
+}
+
+func storage(options fleet.Options, cnf *config.Config) (backendsiface.Backend, locksiface.Lock, error) {
+	if strings.HasPrefix(options.Backend, "amqp") {
+		return amqpbackend.New(cnf), eagerlock.New(), nil
+	}
+	address, err := fleet.ParseRedis(options.Backend)
+	if err != nil {
+		return nil, nil, err
+	}
+	lock := redislock.New(cnf, []string{address.Joined()}, address.DB, lockRetries)
+	if options.Flavor == "v2-goredis" {
+		return redisbackend.NewGR(cnf, []string{address.Joined()}, address.DB), lock, nil
+	}
+	return redisbackend.New(cnf, address.Host, address.User, address.Password, "", address.DB), lock, nil
+}
+
+// announcing calls ready when consumption begins.
+type announcing struct {
+	brokersiface.Broker
+	options fleet.Options
+	ready   func()
+}
+
+func (b announcing) StartConsuming(tag string, concurrency int, p brokersiface.TaskProcessor) (bool, error) {
+	fleet.WhenConsuming(b.options, b.ready)
+	return b.Broker.StartConsuming(tag, concurrency, p)
+}

