@@ -1,0 +1,392 @@
+"""Arg and Signature, the message of Machinery, and their way to bytes and back.
+
+A Signature is encoded and decoded by msgspec. Go's own reader and writer are followed to the byte: what
+msgspec would read differently goes to `gounmarshal`, and what it would write differently is put right after it.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+
+from machinery_compat.errors import EncodeError
+from machinery_compat.wire import gojson, gotime
+from machinery_compat.wire.goparse import GoNumber
+from machinery_compat.wire.gotypes import encode_value, infer_type
+from machinery_compat.wire.gounmarshal import Spec, unmarshal
+from machinery_compat.wire.values import Typed, is_odd, settle
+
+__all__ = ["Arg", "Signature"]
+
+
+class Arg(Typed, forbid_unknown_fields=True, rename={"name": "Name", "type": "Type", "_raw": "Value"}):
+    """One argument: a Machinery type and the JSON text of its value.
+
+    ``Arg("int32", 5)`` encodes and checks the value. Go never reads the name.
+    """
+
+    name: str
+    type: str
+    _raw: msgspec.Raw
+
+    if TYPE_CHECKING:
+
+        def __init__(self, type: str, value: Any, name: str = "") -> None: ...
+
+    @classmethod
+    def _new(cls, type: str, value: Any, name: str = "") -> Arg:
+        made: Arg = cls._fill(name=name, type=type, _raw=msgspec.Raw(encode_value(type, value)))
+        return made
+
+    @classmethod
+    def from_raw(cls, type: str, raw: bytes, name: str = "") -> Arg:
+        """Make an Arg of JSON text; neither type nor value is checked against the other."""
+        made: Arg = cls._fill(name=name, type=type, _raw=msgspec.Raw(gojson.canonical(bytes(raw))))
+        return made
+
+    @classmethod
+    def infer(cls, value: Any, hint: Any = None, name: str = "") -> Arg:
+        """Make an Arg of a Python value, with the type that `infer_type` finds."""
+        return cls(infer_type(value, hint), value, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Arg.from_raw, (self.type, self.raw, self.name)
+
+
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Time = Annotated[str, msgspec.Meta(pattern=gotime.CANONICAL_TIME)]
+
+_NAMES = {
+    "uuid": "UUID",
+    "name": "Name",
+    "routing_key": "RoutingKey",
+    "eta": "ETA",
+    "group_uuid": "GroupUUID",
+    "group_task_count": "GroupTaskCount",
+    "args": "Args",
+    "headers": "Headers",
+    "priority": "Priority",
+    "immutable": "Immutable",
+    "retry_count": "RetryCount",
+    "retry_timeout": "RetryTimeout",
+    "on_success": "OnSuccess",
+    "on_error": "OnError",
+    "chord_callback": "ChordCallback",
+    "broker_message_group_id": "BrokerMessageGroupId",
+    "sqs_receipt_handle": "SQSReceiptHandle",
+    "stop_task_deletion_on_error": "StopTaskDeletionOnError",
+    "ignore_when_task_not_registered": "IgnoreWhenTaskNotRegistered",
+}
+
+
+class Signature(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename=_NAMES):
+    """A task to be run: its name, arguments and everything Machinery does around it.
+
+    Fields stand in the order of the wire; None is Go's nil.
+    `eta` is text in Go's form; set it with `set_eta`.
+    """
+
+    uuid: str = ""
+    name: str = ""
+    routing_key: str = ""
+    eta: _Time | None = None
+    group_uuid: str = ""
+    group_task_count: _Int64 = 0
+    args: list[Arg] | None = None
+    headers: dict[str, Any] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    immutable: bool = False
+    retry_count: _Int64 = 0
+    retry_timeout: _Int64 = 0
+    on_success: list[Signature | None] | None = None
+    on_error: list[Signature | None] | None = None
+    chord_callback: Signature | None = None
+    broker_message_group_id: str = ""
+    sqs_receipt_handle: str = ""
+    stop_task_deletion_on_error: bool = False
+    ignore_when_task_not_registered: bool = False
+
+    def set_eta(self, value: datetime | str | None) -> None:
+        """Set the time before which the task must not run; a datetime without a zone counts as UTC.
+
+        Raises:
+            EncodeError: the text is no time, or Go could not write it.
+        """
+        self.eta = None if value is None else gotime.time_text(value)
+
+    @property
+    def eta_time(self) -> datetime | None:
+        """The ETA as an aware UTC datetime, cut to microseconds."""
+        return None if self.eta is None else gotime.to_datetime(self.eta)
+
+    @property
+    def eta_ns(self) -> int | None:
+        """The ETA in nanoseconds since 1970, exactly."""
+        return None if self.eta is None else gotime.time_ns(self.eta)
+
+    def copy(self) -> Signature:
+        """Return a copy that shares nothing that can be changed."""
+        return _copy(self)
+
+    def encode(self) -> bytes:
+        """Return the bytes that Go's ``json.Marshal`` gives for this signature.
+
+        Raises:
+            EncodeError: a field holds what Go could not read back.
+        """
+        return _encode_signature(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Signature:
+        """Read a message body as a Go worker does.
+
+        Raises:
+            DecodeError: Go would refuse it; the text is Go's.
+        """
+        return _decode_signature(data)
+
+
+def _hook(value: Any) -> Any:
+    if isinstance(value, GoNumber):
+        return msgspec.Raw(gojson.dumps(value))
+    raise TypeError(type(value))
+
+
+class _Complete(msgspec.Struct, forbid_unknown_fields=True, rename=_NAMES):
+    """A signature that must have every member; used to learn that none is missing."""
+
+    uuid: msgspec.Raw
+    name: msgspec.Raw
+    routing_key: msgspec.Raw
+    eta: msgspec.Raw
+    group_uuid: msgspec.Raw
+    group_task_count: msgspec.Raw
+    args: msgspec.Raw
+    headers: msgspec.Raw
+    priority: msgspec.Raw
+    immutable: msgspec.Raw
+    retry_count: msgspec.Raw
+    retry_timeout: msgspec.Raw
+    on_success: list[_Complete | None] | None
+    on_error: list[_Complete | None] | None
+    chord_callback: _Complete | None
+    broker_message_group_id: msgspec.Raw
+    sqs_receipt_handle: msgspec.Raw
+    stop_task_deletion_on_error: msgspec.Raw
+    ignore_when_task_not_registered: msgspec.Raw
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_hook, order="deterministic").encode
+_decode: Final = msgspec.json.Decoder(Signature, float_hook=GoNumber).decode
+_decode_complete: Final = msgspec.json.Decoder(_Complete).decode
+
+_KINDS: Final = {
+    "ETA": "*time",
+    "GroupTaskCount": "int",
+    "Args": "[]Arg",
+    "Headers": "map",
+    "Priority": "uint8",
+    "Immutable": "bool",
+    "RetryCount": "int",
+    "RetryTimeout": "int",
+    "OnSuccess": "[]*Signature",
+    "OnError": "[]*Signature",
+    "ChordCallback": "*Signature",
+    "StopTaskDeletionOnError": "bool",
+    "IgnoreWhenTaskNotRegistered": "bool",
+}
+_ATTRIBUTES: Final = {wire: attribute for attribute, wire in _NAMES.items()}
+# Members whose repetition Go merges; of the others the last counts, for Go and msgspec alike.
+_MERGING: Final = (b'"Args"', b'"Headers"', b'"OnSuccess"', b'"OnError"', b'"ChordCallback"')
+_CALLBACKS: Final = b'"OnSuccess":null,"OnError":null,"ChordCallback":null'
+_MAX_LEVELS: Final = 10_000  # of objects and lists; what Go's decoder reads
+_INT64: Final = (-(2**63), 2**63 - 1)
+_is_go_time = re.compile(gotime.CANONICAL_TIME).match
+_find_escaped_letter = re.compile(rb"\\u00[4-7]").search
+_find_minus_zero = re.compile(rb"[^0-9A-Za-z]-0(?![0-9.eE])").search
+_find_surrogate = re.compile("[\ud800-\udfff]").search
+
+
+def _build_arg(values: dict[str, Any]) -> Arg:
+    return Arg.from_raw(values.get("Type", ""), values.get("Value", b"null"), values.get("Name", ""))
+
+
+def _build_signature(values: dict[str, Any]) -> Signature:
+    return Signature(**{_ATTRIBUTES[name]: value for name, value in values.items()})
+
+
+_SPECS: Final = {
+    "Signature": Spec("Signature", {name: _KINDS.get(name, "string") for name in _ATTRIBUTES}, _build_signature),
+    "Arg": Spec("Arg", {"Name": "string", "Type": "string", "Value": "any"}, _build_arg),
+}
+
+
+def _children(signature: Signature) -> Iterator[Signature]:
+    """Yield the signatures that stand directly in one."""
+    for callbacks in (signature.on_success, signature.on_error):
+        for callback in callbacks or ():
+            if callback is not None:
+                yield callback
+    if signature.chord_callback is not None:
+        yield signature.chord_callback
+
+
+def _tree(signature: Signature) -> list[Signature]:
+    """List a signature and all that are nested in it, parents first."""
+    found = [signature]
+    for item in found:
+        if item.on_success or item.on_error or item.chord_callback is not None:
+            found.extend(_children(item))
+    return found
+
+
+def _brackets(tree: list[Signature]) -> int:
+    """Count the opening brackets and braces of signatures whose values and headers are all flat."""
+    count = len(tree)
+    for item in tree:
+        if item.args is not None:
+            count += 1 + len(item.args)
+        if item.headers is not None:
+            count += 1
+        if item.on_success is not None:
+            count += 1
+        if item.on_error is not None:
+            count += 1
+    return count
+
+
+def _decode_signature(data: bytes) -> Signature:
+    try:
+        signature = _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return _decode_exactly(data)
+    tree = _tree(signature)
+    # A repeated member that Go would merge shows as brackets too many; so does a structured value, which is no harm.
+    if data.count(123) + data.count(91) != _brackets(tree):
+        if _may_repeat(data, tree):
+            return _decode_exactly(data)
+        settle(arg for item in tree for arg in item.args or ())
+    elif is_odd(data):
+        settle(arg for item in tree for arg in item.args or ())
+    for item in tree:
+        if item.headers and _find_minus_zero(data):
+            return _decode_exactly(data)  # msgspec would lose the sign
+    return signature
+
+
+def _decode_exactly(data: bytes) -> Signature:
+    signature: Signature = unmarshal(bytes(data), "Signature", _SPECS)
+    return signature
+
+
+def _may_repeat(data: bytes, tree: list[Signature]) -> bool:
+    """Tell whether some member might stand twice in one object."""
+    if 92 in data and _find_escaped_letter(data):
+        return True  # a name may be spelled with escapes and so hide from the count
+    if any(data.count(name) > len(tree) for name in _MERGING):
+        return True
+    if len(tree) == 1:
+        return False
+    try:
+        _decode_complete(data)  # nothing missing anywhere, so nothing makes up for a repetition
+    except msgspec.MsgspecError:
+        return True
+    return False
+
+
+def _check(signature: Signature) -> bool:
+    """Refuse what Go could not read back; tell whether the ETA had to be brought into Go's form."""
+    if not 0 <= signature.priority <= 255:
+        raise EncodeError(f"Priority {signature.priority} is out of range; Machinery has 0 to 255")
+    for name in ("group_task_count", "retry_count", "retry_timeout"):
+        if not _INT64[0] <= getattr(signature, name) <= _INT64[1]:
+            raise EncodeError(f"{_NAMES[name]} {getattr(signature, name)} is out of range; Go has 64 bits for it")
+    if signature.eta is None or _is_go_time(signature.eta) is not None:
+        return False
+    signature.set_eta(signature.eta)
+    return True
+
+
+def _is_flat(headers: dict[str, Any]) -> bool:
+    """Tell whether msgspec writes these headers as Go would."""
+    for name, value in headers.items():
+        if type(name) is not str or not (value is None or type(value) in (str, bool, int)):
+            return False
+    return True
+
+
+def _encode_signature(signature: Signature) -> bytes:
+    try:
+        data = _encode(signature)
+        for item in _tree(signature):
+            if item.priority or item.retry_count or item.group_task_count or item.retry_timeout or item.eta is not None:
+                if _check(item):
+                    data = _encode(signature)
+            if item.headers and not _is_flat(item.headers):
+                return _encode_exactly(signature)
+    except (RecursionError, UnicodeEncodeError):
+        return _encode_exactly(signature)
+    return gojson.escape(data)
+
+
+def _encode_exactly(signature: Signature) -> bytes:
+    """Encode piece by piece, with headers of any depth, text that is no UTF-8 and any nesting that Go reads."""
+    out: list[bytes] = []
+    stack: list[tuple[bytes | Signature, int]] = [(signature, 1)]
+    while stack:
+        part, level = stack.pop()
+        if isinstance(part, bytes):
+            out.append(part)
+            continue
+        if level > _MAX_LEVELS:
+            raise EncodeError("callbacks are nested deeper than Go reads, 10000 levels; split the chain")
+        _check(part)
+        head, tail = _encode_alone(part).split(_CALLBACKS, 1)
+        out.append(head)
+        pieces: list[tuple[bytes | Signature, int]] = []
+        for name, callbacks in ((b'"OnSuccess":', part.on_success), (b',"OnError":', part.on_error)):
+            pieces.append((name + (b"null" if callbacks is None else b"["), level))
+            for index, callback in enumerate(callbacks or ()):
+                pieces.append((b"," if index else b"", level))
+                pieces.append((b"null" if callback is None else callback, level + 2))
+            if callbacks is not None:
+                pieces.append((b"]", level))
+        pieces.append((b',"ChordCallback":', level))
+        pieces.append((b"null" if part.chord_callback is None else part.chord_callback, level + 1))
+        stack.append((tail, level))
+        stack.extend(reversed(pieces))
+    return b"".join(out)
+
+
+def _encode_alone(signature: Signature) -> bytes:
+    """Encode a signature without its callbacks."""
+    alone: Any = copy.copy(signature)
+    alone.on_success = alone.on_error = alone.chord_callback = None
+    if alone.headers is not None:
+        alone.headers = msgspec.Raw(gojson.dumps(alone.headers))
+    for attribute in _NAMES:
+        value = getattr(alone, attribute)
+        if isinstance(value, str) and _find_surrogate(value):
+            setattr(alone, attribute, msgspec.Raw(gojson.quote(value)))
+    return gojson.escape(_encode(alone))
+
+
+def _copy(signature: Signature) -> Signature:
+    tree = _tree(signature)
+    copies = {id(item): copy.copy(item) for item in tree}
+
+    def renew(callbacks: list[Signature | None] | None) -> list[Signature | None] | None:
+        return None if callbacks is None else [item and copies[id(item)] for item in callbacks]
+
+    for made in copies.values():
+        made.args = None if made.args is None else [copy.copy(arg) for arg in made.args]
+        made.headers = copy.deepcopy(made.headers)
+        made.on_success = renew(made.on_success)
+        made.on_error = renew(made.on_error)
+        made.chord_callback = made.chord_callback and copies[id(made.chord_callback)]
+    return copies[id(signature)]

@@ -1,0 +1,81 @@
+"""A typed value as Machinery sends it: a type name and JSON text that is decoded only when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from machinery_compat.wire import gojson
+from machinery_compat.wire.gotypes import decode_value
+
+__all__ = ["Typed", "is_odd", "settle"]
+
+if TYPE_CHECKING:
+    TypedMeta = type(msgspec.Struct)
+else:
+
+    class TypedMeta(type(msgspec.Struct)):
+        """Lets ``Arg("int32", 5)`` encode its value, while decoders fill the struct without a call."""
+
+        def __call__(cls, *args: Any, **named: Any) -> Any:
+            return cls._new(*args, **named)
+
+        def _fill(cls, **fields: Any) -> Any:
+            return super().__call__(**fields)
+
+
+class Typed(msgspec.Struct, gc=False, metaclass=TypedMeta):
+    """What Arg and TaskResult share; they declare `type` and `_raw` in the order of their members."""
+
+    if TYPE_CHECKING:
+        type: str
+        _raw: msgspec.Raw
+
+        @classmethod
+        def _fill(cls, **fields: Any) -> Any: ...
+
+    @property
+    def raw(self) -> bytes:
+        """The Value's JSON text, as it stands on the wire."""
+        return bytes(self._raw)
+
+    @property
+    def value(self) -> Any:
+        """The Value, converted as Go would.
+
+        Raises:
+            ArgumentError: the Value does not fit the Type; the text is Go's.
+        """
+        return decode_value(self.type, bytes(self._raw))
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}.from_raw({self.type!r}, {self.raw!r})"
+
+
+def is_odd(data: bytes) -> bool:
+    """Tell whether a document holds any byte that might make a flat Value differ from what Go would write.
+
+    These are blanks, escapes, the characters that Go escapes, and anything outside ASCII.
+    """
+    return (
+        32 in data
+        or 92 in data
+        or not data.isascii()
+        or 60 in data
+        or 62 in data
+        or 38 in data
+        or 10 in data
+        or 13 in data
+        or 9 in data
+    )
+
+
+def settle(values: Iterable[Typed]) -> None:
+    """Bring the text of decoded Values into the form in which Go would write them again."""
+    for value in values:
+        raw = bytes(value._raw)
+        settled = gojson.canonical(raw)
+        if settled is not raw:
+            value._raw = msgspec.Raw(settled)
