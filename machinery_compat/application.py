@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from celery import Celery as CeleryApp
@@ -67,6 +68,17 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
     """Celery's messaging with Machinery's connection and its one exchange."""
 
     Connection = Connection
+
+    @cached_property
+    def send_task_message(self) -> Callable[..., Any]:
+        """Celery's sender, with the channel in the place of a serializer and of compression."""
+        send = self._create_task_sender()
+
+        def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            options.update(serializer=SERIALIZER, compression=None)
+            return send(producer, name, message, **options)
+
+        return send_task_message
 
     def autoexchange(self, name: str) -> Exchange:
         """The exchange of a queue that nobody has declared: Machinery has one for all."""
@@ -186,7 +198,6 @@ def settings_of(config: Config, border: Border) -> dict[str, Any]:
         "task_default_exchange": amqp.exchange if amqp else "machinery_exchange",
         "task_default_exchange_type": (amqp.exchange_type if amqp else "") or "direct",
         "task_default_routing_key": amqp.binding_key if amqp and is_amqp else config.default_queue,
-        "task_serializer": SERIALIZER,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_track_started": True,

@@ -15,7 +15,7 @@ import redis
 from machinery_compat import errors, redis_client, urls
 from machinery_compat.backends.base import DEFAULT_EXPIRY, Backend
 from machinery_compat.redis_client import lua
-from machinery_compat.wire import GroupMeta, TaskState
+from machinery_compat.wire import ZERO_TIME, GroupMeta, TaskState
 
 __all__ = ["RedisBackend"]
 
@@ -54,7 +54,7 @@ class RedisBackend(Backend):
             "socket_connect_timeout": conf.redis_socket_connect_timeout,
             "socket_keepalive": conf.redis_socket_keepalive,
             "max_connections": conf.redis_max_connections,
-            "health_check_interval": conf.redis_backend_health_check_interval,
+            "health_check_interval": conf.get("redis_backend_health_check_interval"),
         }
         return redis_client.client_for(self.url, options, tls=conf.redis_backend_use_ssl)
 
@@ -111,9 +111,9 @@ class RedisBackend(Backend):
 
     def _pieces(self, state: TaskState, only_over: str) -> list[Any]:
         """The document without the texts that the script carries over from the old one."""
-        state.task_name = state.created_at = ""
+        # Both texts are empty in what the worker writes; the first of each kind is the member.
         head, rest = state.encode().split(b'"TaskName":"', 1)
-        middle, tail = rest.rsplit(b'"CreatedAt":"', 1)
+        middle, tail = rest.rsplit(b'"CreatedAt":"' + ZERO_TIME.encode(), 1)
         return [head + b'"TaskName":"', middle + b'"CreatedAt":"', tail, self.expiry, only_over]
 
     # -- groups
