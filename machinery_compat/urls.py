@@ -1,0 +1,280 @@
+"""Machinery's URL rules, as pure functions: which broker, backend or lock a URL means, and what it says.
+
+Mirrors Go Machinery v1's ``factories.go``. Nothing here connects anywhere, and no error text shows a password.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from machinery_compat import errors
+
+__all__ = [
+    "RedisAddress",
+    "backend_kind",
+    "broker_kind",
+    "lock_kind",
+    "memcache_servers",
+    "parse_gcppubsub_url",
+    "parse_lock_url",
+    "parse_redis_url",
+    "redact",
+]
+
+#: The port of a Redis URL that names none. (Go has no default: there the port is mandatory in practice.)
+DEFAULT_REDIS_PORT = 6379
+
+_NO_REDIS = "No redis scheme found"
+_BAD_SOCKET = (
+    "Redis socket connection string should be in format redis+socket://password@/path/to/file.sock:/db, instead got {}"
+)
+_NO_PUBSUB = "No gcppubsub scheme found"
+_BAD_PUBSUB = (
+    "gcppubsub scheme should be in format gcppubsub://YOUR_GCP_PROJECT_ID/YOUR_PUBSUB_SUBSCRIPTION_NAME, instead got {}"
+)
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_SERVER = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]/?#@]*))(?::(?P<port>[0-9]{0,5}))?")
+_END_OF_SERVERS = re.compile(r"[/?#]")
+_END_OF_PATH = re.compile(r"[?#]")
+
+_BROKERS = (
+    ("amqp://", "amqp"),
+    ("amqps://", "amqp"),
+    ("redis://", "redis"),
+    ("rediss://", "redis"),
+    ("redis+socket://", "redis"),
+    ("eager", "eager"),
+    ("https://sqs", "sqs"),
+    ("gcppubsub://", "gcpubsub"),
+)
+_ANY_SQS = (("http://", "sqs"), ("https://", "sqs"))
+_BACKENDS = (
+    ("amqp://", "amqp"),
+    ("amqps://", "amqp"),
+    ("memcache://", "memcache"),
+    ("redis://", "redis"),
+    ("rediss://", "redis"),
+    ("redis+socket://", "redis"),
+    ("mongodb://", "mongodb"),
+    ("mongodb+srv://", "mongodb"),
+    ("eager", "eager"),
+    ("null", "null"),
+    ("https://dynamodb", "dynamodb"),
+)
+
+
+@dataclass(frozen=True)
+class RedisAddress:
+    """Where a Redis URL leads.
+
+    Attributes:
+        hosts: (host, port) pairs, one for the single form; empty for a unix socket. IPv6 hosts are without brackets.
+        username: the ACL user, ``""`` for none.
+        password: ``""`` for none; never part of the repr.
+        db: the number of the database.
+        unix_socket: the path of the socket, or None.
+        tls: whether the scheme was ``rediss``. (Go looks at its TLSConfig only.)
+        is_list: the URL names a list of servers, or was read as one: sentinels, or nodes of a cluster.
+    """
+
+    hosts: tuple[tuple[str, int], ...] = ()
+    username: str = ""
+    password: str = field(default="", repr=False)
+    db: int = 0
+    unix_socket: str | None = None
+    tls: bool = False
+    is_list: bool = False
+
+
+def parse_redis_url(url: str, *, as_list: bool = False) -> RedisAddress:
+    """Reads ``redis://``, ``rediss://``, their list form and ``redis+socket://``.
+
+    Mirrors Go's ``ParseRedisURL``, ``ParseRedisSocketURL`` and, for lists, the addresses of ``NewGR``.
+    User and password are percent-decoded in the single form only, as in Go. Query and fragment are ignored.
+
+    Args:
+        url: the URL, without Celery's ``machinery+`` prefix.
+        as_list: read a URL of one server by the rules of the list form, as Go does in cluster mode.
+
+    Raises:
+        ConfigError: the URL is not one of these forms; the text is Go's where Go has one.
+    """
+    scheme, colon, rest = url.partition(":")
+    scheme = scheme.lower()
+    if scheme == "redis+socket" and rest.startswith("//"):
+        return _parse_socket(url, rest[2:])
+    if not colon or scheme not in ("redis", "rediss"):
+        raise errors.ConfigError(_NO_REDIS)
+    body = rest[2:] if rest.startswith("//") else ""
+    userinfo, _, servers = body.rpartition("@")
+    if as_list or "," in userinfo or "," in _END_OF_PATH.split(servers, maxsplit=1)[0]:
+        return _parse_list(url, body, tls=scheme == "rediss")
+    return _parse_single(url, body, tls=scheme == "rediss")
+
+
+def _parse_single(url: str, body: str, tls: bool) -> RedisAddress:
+    authority = _END_OF_SERVERS.split(body, maxsplit=1)[0]
+    path = _END_OF_PATH.split(body[len(authority) :], maxsplit=1)[0]
+    if "@" in body[len(authority) :]:
+        # Go would take the first half of such a password for the host, and show it in its error.
+        raise errors.ConfigError(f"{redact(url)}: '/', '?', '#' in a password are %2F, %3F, %23; '@' after it is %40")
+    userinfo, _, server = authority.rpartition("@")
+    username, password = (_decoded(part, url) for part in _credentials(userinfo))
+    db = _integer(_decoded(path[1:].partition("/")[0], url))
+    return RedisAddress((_host_and_port(_decoded(server, url), url),), username, password, db, tls=tls)
+
+
+def _parse_list(url: str, body: str, tls: bool) -> RedisAddress:
+    """The list form: ``[user:pass@]h1:p,h2:p/DB``, nothing decoded; only the first server carries credentials."""
+    first, *others = body.split(",")
+    userinfo, _, first = first.rpartition("@")
+    if any("@" in other for other in others):
+        raise errors.ConfigError(
+            f"{redact(url)}: only the first server of a list may carry user and password; "
+            "a ',' in a password cannot be written in a list, and is %2C in the URL of one server"
+        )
+    *front, last = first, *others
+    last, _, path = last.partition("/")
+    username, password = _credentials(userinfo)
+    hosts = tuple(_host_and_port(server, url) for server in (*front, last))
+    db = _integer(_END_OF_PATH.split(path, maxsplit=1)[0].partition("/")[0])
+    return RedisAddress(hosts, username, password, db, tls=tls, is_list=True)
+
+
+def _parse_socket(url: str, body: str) -> RedisAddress:
+    """``[[user:]pass@]/path/to.sock[:/DB]``: user info up to the first ``@``, path up to the first ``:``."""
+    userinfo, at, rest = body.partition("@")
+    if not at:
+        userinfo, rest = "", body
+    path, _, db = rest.partition(":")
+    if not path:
+        raise errors.ConfigError(_BAD_SOCKET.format(redact(url)))
+    username, password = _credentials(userinfo)
+    number = _integer(db[1:]) if db.startswith("/") else 0
+    return RedisAddress((), username, password, number, unix_socket=path)
+
+
+def parse_lock_url(url: str) -> RedisAddress:
+    """Reads the URL of a Redis lock, which Go reads by rules of its own.
+
+    A list of servers, always in database 0; what stands before the ``@`` is a password as a whole, never a user.
+
+    Raises:
+        ConfigError: no ``redis://`` URL, or one that names a database other than 0.
+    """
+    if not url.startswith("redis://"):
+        raise errors.ConfigError(_NO_REDIS)
+    address = parse_redis_url(url, as_list=True)
+    if address.db:
+        raise errors.ConfigError(
+            f"{redact(url)}: Machinery's lock is always in database 0; leave the /{address.db} out"
+        )
+    first = url.removeprefix("redis://").partition(",")[0]
+    return RedisAddress(address.hosts, password=first.rpartition("@")[0], is_list=True)
+
+
+def parse_gcppubsub_url(url: str) -> tuple[str, str]:
+    """The project and the subscription of a ``gcppubsub://PROJECT/SUBSCRIPTION`` URL; Go's ``ParseGCPPubSubURL``.
+
+    Raises:
+        ConfigError: another form; the text is Go's.
+    """
+    if not url.startswith("gcppubsub://"):
+        raise errors.ConfigError(_NO_PUBSUB)
+    parts = url.removeprefix("gcppubsub://").split("/")
+    if len(parts) != 2 or not all(parts):
+        raise errors.ConfigError(_BAD_PUBSUB.format(url))
+    return parts[0], parts[1]
+
+
+def memcache_servers(url: str) -> list[str]:
+    """The ``host:port`` texts of a ``memcache://h1:p,h2:p`` URL.
+
+    Raises:
+        ConfigError: another scheme.
+    """
+    if not url.startswith("memcache://"):
+        raise errors.ConfigError(f"Factory failed with result backend: {redact(url)}")
+    return url.removeprefix("memcache://").split(",")
+
+
+def broker_kind(url: str, environ: Mapping[str, str] | None = None) -> str:
+    """The broker that a URL means: ``amqp``, ``redis``, ``sqs``, ``gcpubsub`` or ``eager``; Go's ``BrokerFactory``.
+
+    Args:
+        url: one broker URL.
+        environ: where to look for DISABLE_STRICT_SQS_CHECK (default: the process's environment). If it is there,
+            with any value, every ``http://`` and ``https://`` URL means SQS.
+
+    Raises:
+        ConfigError: no broker has such URLs.
+    """
+    env = os.environ if environ is None else environ
+    table = (*_BROKERS, *_ANY_SQS) if "DISABLE_STRICT_SQS_CHECK" in env else _BROKERS
+    return _kind(url, table, "Factory failed with broker URL")
+
+
+def backend_kind(url: str) -> str:
+    """The result backend that a URL means; Go's ``BackendFactory``.
+
+    One of ``amqp``, ``memcache``, ``redis``, ``mongodb``, ``eager``, ``null``, ``dynamodb``.
+
+    Raises:
+        ConfigError: no backend has such URLs. (Go's server ignores that error and runs without a backend.)
+    """
+    return _kind(url, _BACKENDS, "Factory failed with result backend")
+
+
+def lock_kind(url: str) -> str:
+    """The lock that a URL means, ``redis`` or ``eager``; Go's ``LockFactory``.
+
+    Everything but ``redis://`` is the eager lock of one process, also ``rediss://`` and ``""``, as in Go.
+    """
+    return "redis" if url.startswith("redis://") else "eager"
+
+
+def redact(url: str) -> str:
+    """Scheme and servers of a URL, for logs: no user, no password, no path, no query; Go's ``RedactURL``.
+
+    Unlike Go, a URL that cannot be parsed is cut too, and a word without a scheme (``eager``) stays.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url.rpartition("@")[2]
+    return scheme + separator + _END_OF_SERVERS.split(rest.rpartition("@")[2], maxsplit=1)[0]
+
+
+def _kind(url: str, table: tuple[tuple[str, str], ...], failure: str) -> str:
+    for prefix, kind in table:
+        if url.startswith(prefix):
+            return kind
+    supported = ", ".join(prefix for prefix, _ in table)
+    raise errors.ConfigError(f"{failure}: {redact(url)} (supported: {supported})")
+
+
+def _credentials(userinfo: str) -> tuple[str, str]:
+    """User and password; a text without ``:`` is a password."""
+    username, colon, password = userinfo.partition(":")
+    return (username, password) if colon else ("", userinfo)
+
+
+def _decoded(text: str, url: str) -> str:
+    if _BAD_ESCAPE.search(text):
+        raise errors.ConfigError(f"{redact(url)}: invalid URL escape; a '%' must be written as %25")
+    return unquote(text)
+
+
+def _integer(text: str) -> int:
+    return int(text) if _INTEGER.fullmatch(text) else 0
+
+
+def _host_and_port(text: str, url: str) -> tuple[str, int]:
+    match = _SERVER.fullmatch(text)
+    if match is None or int(match["port"] or 0) > 65535:
+        raise errors.ConfigError(f"{redact(url)}: {text!r} is no host with a port from 1 to 65535")
+    return match["ipv6"] or match["host"] or "", int(match["port"] or 0) or DEFAULT_REDIS_PORT
