@@ -101,7 +101,7 @@ def _respell(text: str, plain: bool) -> str:
 
 def _refuse_special(value: float) -> None:
     if not math.isfinite(value):
-        name = "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
+        name = "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
         raise EncodeError(f"json: unsupported value: {name}")
 
 

@@ -163,9 +163,7 @@ class _Filler:
             return
         elif kind in _INTEGER_RANGES:
             self.integer(record, field, kind, value, path)
-        elif kind == "bool" and isinstance(value, bool):
-            fields[field] = value
-        elif kind == "string" and isinstance(value, str) and not isinstance(value, GoNumber):
+        elif _kind_of(value) == kind:
             fields[field] = value
         else:
             self.mistyped(_kind_of(value), kind, path, record.spec)

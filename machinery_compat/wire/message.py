@@ -84,7 +84,7 @@ _NAMES = {
 }
 
 
-class Signature(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename=_NAMES):
+class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True, rename=_NAMES):
     """A task to be run: its name, arguments and everything Machinery does around it.
 
     Fields stand in the order of the wire; None is Go's nil.
@@ -205,6 +205,7 @@ _ATTRIBUTES: Final = {wire: attribute for attribute, wire in _NAMES.items()}
 _MERGING: Final = (b'"Args"', b'"Headers"', b'"OnSuccess"', b'"OnError"', b'"ChordCallback"')
 _CALLBACKS: Final = b'"OnSuccess":null,"OnError":null,"ChordCallback":null'
 _MAX_LEVELS: Final = 10_000  # of objects and lists; what Go's decoder reads
+_REFUSALS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 _INT64: Final = (-(2**63), 2**63 - 1)
 _is_go_time = re.compile(gotime.CANONICAL_TIME).match
 _find_escaped_letter = re.compile(rb"\\u00[4-7]").search
@@ -245,37 +246,56 @@ def _tree(signature: Signature) -> list[Signature]:
     return found
 
 
-def _brackets(tree: list[Signature]) -> int:
-    """Count the opening brackets and braces of signatures whose values and headers are all flat."""
-    count = len(tree)
-    for item in tree:
-        if item.args is not None:
-            count += 1 + len(item.args)
-        if item.headers is not None:
+def _flat_brackets(signature: Signature) -> int:
+    """Count the brackets of a signature's text if values are flat and headers empty; -1 where there are headers."""
+    count = 0
+    while True:  # a chain is walked, only branches recurse
+        count += 1
+        if signature.args is not None:
+            count += 1 + len(signature.args)
+        if signature.headers is not None:
+            if signature.headers:
+                return -1
             count += 1
-        if item.on_success is not None:
+        if signature.on_error is not None:
             count += 1
-        if item.on_error is not None:
+        following = signature.on_success
+        if following is not None:
             count += 1
-    return count
+            if len(following) == 1 and not signature.on_error and signature.chord_callback is None:
+                if following[0] is None:
+                    return count
+                signature = following[0]
+                continue
+        elif signature.chord_callback is None and not signature.on_error:
+            return count
+        for child in _children(signature):
+            inner = _flat_brackets(child)
+            if inner < 0:
+                return -1
+            count += inner
+        return count
 
 
 def _decode_signature(data: bytes) -> Signature:
     try:
         signature = _decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+    except _REFUSALS:
         return _decode_exactly(data)
+    # A repeated member that Go would merge shows as brackets too many. So do structured values and headers.
+    if data.count(123) + data.count(91) != _flat_brackets(signature):
+        return _look_closer(signature, data)
+    return signature
+
+
+def _look_closer(signature: Signature, data: bytes) -> Signature:
+    """Finish the decoding of a document that may hold repeated members, structured values or headers."""
     tree = _tree(signature)
-    # A repeated member that Go would merge shows as brackets too many; so does a structured value, which is no harm.
-    if data.count(123) + data.count(91) != _brackets(tree):
-        if _may_repeat(data, tree):
-            return _decode_exactly(data)
-        settle(arg for item in tree for arg in item.args or ())
-    elif is_odd(data):
-        settle(arg for item in tree for arg in item.args or ())
-    for item in tree:
-        if item.headers and _find_minus_zero(data):
-            return _decode_exactly(data)  # msgspec would lose the sign
+    if _may_repeat(data, tree):
+        return _decode_exactly(data)
+    if _find_minus_zero(data) and any(item.headers for item in tree):
+        return _decode_exactly(data)  # msgspec would lose the sign
+    settle(arg for item in tree for arg in item.args or ())
     return signature
 
 
@@ -320,18 +340,42 @@ def _is_flat(headers: dict[str, Any]) -> bool:
     return True
 
 
+def _is_plain(signature: Signature) -> bool:
+    """Tell whether nothing in a signature needs a check before it is sent."""
+    while True:
+        if (
+            signature.headers
+            or signature.priority
+            or signature.eta is not None
+            or signature.retry_count
+            or signature.retry_timeout
+            or signature.group_task_count
+        ):
+            return False
+        following = signature.on_success
+        if signature.on_error or signature.chord_callback is not None or (following and len(following) > 1):
+            return all(map(_is_plain, _children(signature)))
+        if not following or following[0] is None:
+            return True
+        signature = following[0]
+
+
 def _encode_signature(signature: Signature) -> bytes:
     try:
         data = _encode(signature)
-        for item in _tree(signature):
-            if item.priority or item.retry_count or item.group_task_count or item.retry_timeout or item.eta is not None:
-                if _check(item):
-                    data = _encode(signature)
-            if item.headers and not _is_flat(item.headers):
+        if not _is_plain(signature):
+            tree = _tree(signature)
+            if sum(map(_check, tree)):  # all of them, not up to the first
+                data = _encode(signature)
+            if not all(_is_flat(item.headers) for item in tree if item.headers):
                 return _encode_exactly(signature)
+        if is_odd(data):
+            # Blanks, escapes and the like: some decoded Value may not be in Go's form yet.
+            settle(arg for item in _tree(signature) for arg in item.args or ())
+            data = gojson.escape(_encode(signature))
     except (RecursionError, UnicodeEncodeError):
         return _encode_exactly(signature)
-    return gojson.escape(data)
+    return data
 
 
 def _encode_exactly(signature: Signature) -> bytes:
@@ -346,6 +390,7 @@ def _encode_exactly(signature: Signature) -> bytes:
         if level > _MAX_LEVELS:
             raise EncodeError("callbacks are nested deeper than Go reads, 10000 levels; split the chain")
         _check(part)
+        settle(part.args or ())
         head, tail = _encode_alone(part).split(_CALLBACKS, 1)
         out.append(head)
         pieces: list[tuple[bytes | Signature, int]] = []

@@ -5,6 +5,7 @@ What a Signature is and how it becomes bytes stands in `message`; this is the mo
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -61,7 +62,7 @@ class Chain:
     def __init__(self, *signatures: Signature) -> None:
         """Fill missing UUIDs and link each signature to the next, in place of any OnSuccess it had."""
         _fill_uuids(signatures)
-        for signature, following in zip(signatures, signatures[1:]):
+        for signature, following in pairwise(signatures):
             signature.on_success = [following]
         self.tasks = list(signatures)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -125,12 +125,12 @@ class TaskState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename
         try:
             state = _decode_state(data)
         except _REFUSALS:
-            return _exactly(data, "TaskState")
+            return unmarshal(data, "TaskState", _SPECS)  # type: ignore[no-any-return]
         results = state.results or []
         if data.count(123) + data.count(91) != 1 + (state.results is not None) + len(results):
             # A structured value, or Results twice, which Go would merge.
             if data.count(b'"Results"') > 1 or 92 in data:
-                return _exactly(data, "TaskState")
+                return unmarshal(data, "TaskState", _SPECS)  # type: ignore[no-any-return]
             settle(result for result in results if result is not None)
         elif is_odd(data):
             settle(result for result in results if result is not None)
@@ -163,7 +163,7 @@ class GroupMeta(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename
             # TaskUUIDs twice comes to the last of both, as in Go, since every element is replaced.
             return _decode_group(data)
         except _REFUSALS:
-            return _exactly(data, "GroupMeta")
+            return unmarshal(data, "GroupMeta", _SPECS)  # type: ignore[no-any-return]
 
 
 _REFUSALS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
@@ -171,7 +171,6 @@ _NO_EXTRA: Final = b',"Celery":null}'
 _encode: Final = msgspec.json.Encoder().encode
 _decode_state: Final = msgspec.json.Decoder(TaskState).decode
 _decode_group: Final = msgspec.json.Decoder(GroupMeta).decode
-_Document = TypeVar("_Document", TaskState, GroupMeta)
 
 
 def _encode_document(document: TaskState | GroupMeta) -> bytes:
@@ -239,7 +238,3 @@ _SPECS: Final = {
         _build(GroupMeta, _GROUP_NAMES),
     ),
 }
-
-
-def _exactly(data: bytes, name: str) -> Any:
-    return unmarshal(bytes(data), name, _SPECS)

@@ -13,10 +13,10 @@ from machinery_compat.wire.gotypes import decode_value
 __all__ = ["Typed", "is_odd", "settle"]
 
 if TYPE_CHECKING:
-    TypedMeta = type(msgspec.Struct)
+    _Base = msgspec.Struct
 else:
 
-    class TypedMeta(type(msgspec.Struct)):
+    class _TypedMeta(type(msgspec.Struct)):
         """Lets ``Arg("int32", 5)`` encode its value, while decoders fill the struct without a call."""
 
         def __call__(cls, *args: Any, **named: Any) -> Any:
@@ -25,8 +25,11 @@ else:
         def _fill(cls, **fields: Any) -> Any:
             return super().__call__(**fields)
 
+    class _Base(msgspec.Struct, gc=False, metaclass=_TypedMeta):
+        pass
 
-class Typed(msgspec.Struct, gc=False, metaclass=TypedMeta):
+
+class Typed(_Base, gc=False):
     """What Arg and TaskResult share; they declare `type` and `_raw` in the order of their members."""
 
     if TYPE_CHECKING:
@@ -38,8 +41,8 @@ class Typed(msgspec.Struct, gc=False, metaclass=TypedMeta):
 
     @property
     def raw(self) -> bytes:
-        """The Value's JSON text, as it stands on the wire."""
-        return bytes(self._raw)
+        """The Value's JSON text, in the form in which Go would write it."""
+        return gojson.canonical(bytes(self._raw))
 
     @property
     def value(self) -> Any:
@@ -48,7 +51,10 @@ class Typed(msgspec.Struct, gc=False, metaclass=TypedMeta):
         Raises:
             ArgumentError: the Value does not fit the Type; the text is Go's.
         """
-        return decode_value(self.type, bytes(self._raw))
+        raw = bytes(self._raw)
+        if self.type == "int64" and len(raw) < 19 and raw.isdigit():  # by far the commonest
+            return int(raw)
+        return decode_value(self.type, raw)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}.from_raw({self.type!r}, {self.raw!r})"
