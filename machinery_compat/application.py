@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery as CeleryApp
 from celery import Task as CeleryTask
 from celery.app.amqp import AMQP as CeleryAMQP
+from celery.app.amqp import Queues as CeleryQueues
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_retry
 from kombu import Connection as KombuConnection
@@ -64,10 +65,50 @@ class Connection(KombuConnection):  # type: ignore[misc]
         )
 
 
+class Queues(CeleryQueues):  # type: ignore[misc]
+    """Queues that are declared with the arguments of Machinery's configuration."""
+
+    declare_args: dict[str, Any] | None = None
+    binding_args: dict[str, Any] | None = None
+
+    def new_missing(self, name: str) -> Queue:
+        queue = super().new_missing(name)
+        queue.queue_arguments = {**(self.declare_args or {}), **(queue.queue_arguments or {})} or None
+        queue.binding_arguments = self.binding_args
+        return queue
+
+
 class AMQP(CeleryAMQP):  # type: ignore[misc]
-    """Celery's messaging with Machinery's connection and its one exchange."""
+    """Celery's messaging with Machinery's connection, its one exchange and its queues."""
 
     Connection = Connection
+    queues_cls = Queues
+
+    def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> Queues:
+        conf, settings = self.app.conf, self.app.machinery.config.amqp_settings
+        if not queues and conf.task_default_queue:
+            queues = (
+                Queue(
+                    conf.task_default_queue,
+                    exchange=self.default_exchange,
+                    routing_key=self._default_routing_key(),
+                    queue_arguments=settings.queue_declare_args,
+                    binding_arguments=settings.queue_binding_args,
+                ),
+            )
+        made: Queues = super().Queues(queues, *args, **kwargs)
+        made.declare_args, made.binding_args = settings.queue_declare_args, settings.queue_binding_args
+        return made
+
+    def _default_routing_key(self) -> str:
+        """What Go fills in for an empty RoutingKey: the binding key on a direct exchange, else the queue."""
+        conf = self.app.conf
+        if conf.first("task_default_routing_key"):
+            return str(conf.task_default_routing_key)
+        broker = conf.broker_url if isinstance(conf.broker_url, str) else (conf.broker_url or ["amqp://"])[0]
+        if broker.removeprefix(PREFIX).startswith("amqp") and conf.task_default_exchange_type == "direct":
+            return str(self.app.machinery.config.amqp_settings.binding_key)
+        return str(conf.task_default_queue)
 
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
@@ -102,13 +143,11 @@ class AppBorder(Border):
 
     @property
     def delayed_queue(self) -> str:  # type: ignore[override]
-        amqp = self.app.machinery.config.amqp
-        return amqp.delayed_queue if amqp else ""
+        return str(self.app.machinery.config.amqp_settings.delayed_queue)
 
     @property
     def delay_auto_delete(self) -> bool:  # type: ignore[override]
-        amqp = self.app.machinery.config.amqp
-        return bool(amqp and amqp.auto_delete)
+        return bool(self.app.machinery.config.amqp_settings.auto_delete)
 
     def parameters(self, name: str) -> canvas.Parameters | None:
         task = self.app._tasks.get(name)
@@ -175,34 +214,39 @@ class Machinery:
         return "<machinery>"
 
 
-def settings_of(config: Config, border: Border) -> dict[str, Any]:
-    """The Celery settings that a Machinery configuration stands for; the user's own go before them."""
-    amqp, redis = config.amqp, config.redis
-    is_amqp = config.broker.startswith("amqp")
-    options: dict[str, Any] = {OPTION: border}
-    if redis is not None:
-        options.update(
-            delayed_tasks_key=redis.delayed_tasks_key or "delayed_tasks",
-            delayed_tasks_poll_period=(redis.delayed_tasks_poll_period or 500) / 1000,
-            normal_tasks_poll_period=(redis.normal_tasks_poll_period or 1000) / 1000,
-            client_name=redis.client_name or None,
-            socket_connect_timeout=redis.connect_timeout or None,
-        )
-    return {
-        "broker_url": config.broker_urls if len(config.broker_urls) > 1 else config.broker,
-        "result_backend": config.result_backend,
+def settings_of(config: Config, border: Border, given: bool = True) -> dict[str, Any]:
+    """The Celery settings that a Machinery configuration stands for; the user's own go before them.
+
+    Args:
+        config: the configuration.
+        border: what the channels ask.
+        given: whether the configuration was the user's, and so its broker and result backend count.
+    """
+    amqp, redis = config.amqp_settings, config.redis_settings
+    options: dict[str, Any] = {
+        OPTION: border,
+        "delayed_tasks_key": redis.delayed_tasks_key or "delayed_tasks",
+        "delayed_tasks_poll_period": (redis.delayed_tasks_poll_period or 500) / 1000,
+        "normal_tasks_poll_period": (redis.normal_tasks_poll_period or 1000) / 1000,
+        "client_name": redis.client_name or None,
+        "socket_connect_timeout": redis.connect_timeout or None,
+    }
+    settings = {
         "result_expires": config.results_expire_in,
         "broker_transport_options": options,
         "broker_connection_retry_on_startup": True,
         "task_default_queue": config.default_queue,
-        "task_default_exchange": amqp.exchange if amqp else "machinery_exchange",
-        "task_default_exchange_type": (amqp.exchange_type if amqp else "") or "direct",
-        "task_default_routing_key": amqp.binding_key if amqp and is_amqp else config.default_queue,
+        "task_default_exchange": amqp.exchange,
+        "task_default_exchange_type": amqp.exchange_type or "direct",
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_track_started": True,
         "worker_consumer": "machinery_compat.consumer:Consumer",
     }
+    if given:
+        settings["broker_url"] = config.broker_urls if len(config.broker_urls) > 1 else config.broker
+        settings["result_backend"] = config.result_backend
+    return settings
 
 
 def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
@@ -221,7 +265,7 @@ def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
             "enable(app) comes too late: the application has made tasks or connections already; "
             "call it right after the application is made"
         )
-    config = config or Config()
+    given, config = config is not None, config or Config()
     app.machinery = Machinery(app, config)
     app.amqp_cls = f"{__name__}:AMQP"
     app.task_cls = f"{__name__}:Task"
@@ -229,7 +273,7 @@ def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
         **app.loader.override_backends,
         **dict.fromkeys(urls.BACKEND_SCHEMES, "machinery_compat.backends:backend_for"),
     }
-    app.add_defaults(lambda: settings_of(config, app.machinery.border))
+    app.add_defaults(lambda: settings_of(config, app.machinery.border, given))
     task_retry.connect(_resend_retry, dispatch_uid="machinery_compat.resend_retry")
     app.on_after_configure.connect(_merge_transport_options, weak=False)
     return app

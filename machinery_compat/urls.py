@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from machinery_compat import errors
 
 __all__ = [
+    "BACKEND_SCHEMES",
     "RedisAddress",
     "backend_kind",
     "broker_kind",
@@ -23,6 +24,7 @@ __all__ = [
     "parse_lock_url",
     "parse_redis_url",
     "redact",
+    "unsupported",
 ]
 
 #: The port of a Redis URL that names none. (Go has no default: there the port is mandatory in practice.)
@@ -41,6 +43,9 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SERVER = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]/?#@]*))(?::(?P<port>[0-9]{0,5}))?")
 _END_OF_SERVERS = re.compile(r"[/?#]")
 _END_OF_PATH = re.compile(r"[?#]")
+
+#: The schemes of result backends, as Celery cuts them from a URL.
+BACKEND_SCHEMES = ("amqp", "amqps", "memcache", "redis", "rediss", "mongodb", "mongodb+srv", "https", "eager", "null")
 
 _BROKERS = (
     ("amqp://", "amqp"),
@@ -278,3 +283,10 @@ def _host_and_port(text: str, url: str) -> tuple[str, int]:
     if match is None or int(match["port"] or 0) > 65535:
         raise errors.ConfigError(f"{redact(url)}: {text!r} is no host with a port from 1 to 65535")
     return match["ipv6"] or match["host"] or "", int(match["port"] or 0) or DEFAULT_REDIS_PORT
+
+
+def unsupported(what: str, url: str, kinds: list[str]) -> errors.ConfigError:
+    """The error for a URL that Machinery knows and this version of the package does not serve yet."""
+    return errors.ConfigError(
+        f"Factory failed with {what}: {redact(url)} (this version of machinery_compat serves: {', '.join(kinds)})"
+    )
