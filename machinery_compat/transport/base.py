@@ -74,7 +74,8 @@ class Border:
         """Called once for the Signatures that arrived together, before they are delivered."""
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
+        # Kombu shares connections whose options have the same repr: two applications must differ.
+        return f"<{type(self).__name__} at {id(self):#x}>"
 
 
 class TaskPayload:

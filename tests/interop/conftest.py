@@ -46,7 +46,7 @@ class Fleet:
     def _options(self) -> dict[str, Any]:
         return {
             "flavor": self.flavor, "broker": self.broker, "backend": self.backend, "queue": self.names.queue,
-            "exchange": self.names.exchange, "counter": self.backend,
+            "exchange": self.names.exchange, "binding_key": self.names.binding_key, "counter": self.backend,
         }
 
     def go(self, **options: Any) -> GoWorker:
@@ -55,7 +55,7 @@ class Fleet:
 
     def python(self, **options: Any) -> PythonWorker:
         """Starts a Python worker on the queue, as a user would."""
-        options = {"AMQP_EXCHANGE": self.names.exchange, **options}
+        options = {"AMQP_EXCHANGE": self.names.exchange, "AMQP_BINDING_KEY": self.names.binding_key, **options}
         worker = PythonWorker(
             self.directory, self.journal, broker=self.broker, backend=self.backend,
             queue=options.pop("queue", self.names.queue), counter=self.backend, **options,
@@ -80,7 +80,7 @@ class Fleet:
     def config(self, **options: Any) -> Config:
         return Config(
             broker=self.broker, result_backend=self.backend, default_queue=self.names.queue,
-            amqp=AMQPConfig(exchange=self.names.exchange), **options,
+            amqp=AMQPConfig(exchange=self.names.exchange, binding_key=self.names.binding_key), **options,
         )
 
 
