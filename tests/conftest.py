@@ -102,7 +102,10 @@ class GoClientFactory(Protocol):
 
 @pytest.fixture
 def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
-    """Starts Go workers with the flags of ``golang.Connection``; they end with the test."""
+    """Starts Go workers with the flags of ``golang.Connection``.
+
+    They are killed with the end of the test: on Redis a graceful end takes a second or two.
+    """
     with ExitStack() as workers:
 
         def start(*, journal: Path | None = None, **connection: object) -> GoWorker:
@@ -111,7 +114,8 @@ def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
             except Unavailable as error:
                 _missing(error)
             workers.callback(_show, worker.log)
-            return workers.enter_context(worker)
+            workers.callback(worker.kill)
+            return worker.wait_ready()
 
         yield start
 

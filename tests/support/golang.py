@@ -178,7 +178,7 @@ class GoWorker:
         binary = build(WORKER)
         number = len(list(directory.glob("go-worker-*.log")))
         self.log = directory / f"go-worker-{number}.log"
-        command = [binary, *self.connection.flags(), f"-journal={self.journal}"]
+        command: list[str | Path] = [binary, *self.connection.flags(), f"-journal={self.journal}"]
         self.process = Process(command, self.log)
 
     def wait_ready(self, timeout: float = START_SECONDS) -> Self:
@@ -227,9 +227,8 @@ class GoClient:
         self.connection = Connection(**connection)
         number = len(list(directory.glob("go-client-*.log")))
         self.log = directory / f"go-client-{number}.log"
-        self.process = Process(
-            [build(CLIENT), *self.connection.flags()], self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        command: list[str | Path] = [build(CLIENT), *self.connection.flags()]
+        self.process = Process(command, self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.popen.stdin is not None
         assert self.process.popen.stdout is not None
         self._commands = self.process.popen.stdin
