@@ -197,3 +197,15 @@ def test_two_workers_share_a_journal(redis_db: str, go_worker: GoWorkerFactory, 
     for uuid in uuids:
         client.values(uuid)
     assert sorted(execution.uuid for execution in first.executions()) == sorted(uuids)
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize("flavor", AMQP_FLAVORS)
+def test_results_can_be_kept_in_rabbitmq(
+    flavor: str, rabbit_server: RabbitServer, names: Names, go_worker: GoWorkerFactory, go_client: GoClientFactory
+) -> None:
+    url = rabbit_server.url()
+    go_worker(flavor=flavor, broker=url, backend=url, queue=names.queue, exchange=names.exchange)
+    client = go_client(flavor=flavor, broker=url, backend=url, queue=names.queue, exchange=names.exchange)
+
+    assert client.values(client.send(signature("add", arg("int64", 1), arg("int64", 2)))) == [3]

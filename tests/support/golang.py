@@ -43,6 +43,15 @@ GO_ENVIRONMENT = {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
 
 WORKER = "./cmd/worker"
 CLIENT = "./cmd/client"
+# Machinery's published examples (``worker`` and ``send``). Their servers are fixed: Redis on
+# localhost:6379, database 0, or RabbitMQ on localhost:5672 as guest.
+EXAMPLES = {
+    "v2-redigo": "github.com/RichardKnop/machinery/v2/example/redigo",
+    "v2-goredis": "github.com/RichardKnop/machinery/v2/example/go-redis",
+    "v2-amqp": "github.com/RichardKnop/machinery/v2/example/amqp",
+    "v1-redis": "github.com/RichardKnop/machinery/example/redis",
+    "v1-amqp": "github.com/RichardKnop/machinery/example/amqp",
+}
 FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp")
 REDIS_FLAVORS = ("v2-redigo", "v2-goredis", "v1-redis")
 AMQP_FLAVORS = ("v2-amqp", "v1-amqp")
