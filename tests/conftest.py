@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn, Protocol
 
 import pytest
@@ -26,6 +28,19 @@ def _missing(error: Unavailable) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(str(error), pytrace=False)
     pytest.skip(str(error))
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM, as from ``timeout``, end the session in order, so that no server outlives it."""
+    owner = os.getpid()
+
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            pytest.exit("terminated", returncode=128 + number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -102,7 +117,10 @@ class GoClientFactory(Protocol):
 
 @pytest.fixture
 def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
-    """Starts Go workers with the flags of ``golang.Connection``; they end with the test."""
+    """Starts Go workers with the flags of ``golang.Connection``.
+
+    They are killed with the end of the test: on Redis a graceful end takes a second or two.
+    """
     with ExitStack() as workers:
 
         def start(*, journal: Path | None = None, **connection: object) -> GoWorker:
@@ -111,7 +129,8 @@ def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
             except Unavailable as error:
                 _missing(error)
             workers.callback(_show, worker.log)
-            return workers.enter_context(worker)
+            workers.callback(worker.kill)
+            return worker.wait_ready()
 
         yield start
 

