@@ -15,9 +15,18 @@ from machinery_compat.config import Config
 from tests.support.config_keys import IDS, KEYS
 
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "config.yml"
+
+
+@pytest.mark.parametrize(("key", "variable"), [row[:2] for row in KEYS], ids=IDS)
+def test_the_docs_name_each_key_and_each_variable(key: str, variable: str) -> None:
+    rows = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert any(f"`{key}`" in row and f"`{variable}`" in row for row in rows)
 
 
 class TestDefaults:

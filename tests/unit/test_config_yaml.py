@@ -15,9 +15,8 @@ from tests.support.config_keys import IDS, KEYS
 
 def as_yaml(key: str, text: str) -> str:
     section, _, name = key.rpartition(".")
-    return (
-        f"{section}:\n  {name}: {text}\n" if section else f"{name}: '{text}'\n" if text == ";" else f"{name}: {text}\n"
-    )
+    line = f"{name}: {text}\n"
+    return f"{section}:\n  {line}" if section else line
 
 
 @pytest.fixture
