@@ -14,7 +14,6 @@ from machinery_compat import config, errors
 from machinery_compat.config import Config
 from tests.support.config_keys import IDS, KEYS
 
-
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
 
