@@ -177,7 +177,7 @@ def parse_lock_url(url: str) -> RedisAddress:
     address = parse_redis_url(url, as_list=True)
     if address.db:
         raise errors.ConfigError(
-            f"{redact(url)}: Machinery's lock is always in database 0; leave the /{address.db} out"
+            f"{redact(url)}: Machinery's lock is always in database 0, so leave the /{address.db} out"
         )
     first = url.removeprefix("redis://").partition(",")[0]
     return RedisAddress(address.hosts, password=first.rpartition("@")[0], is_list=True)
@@ -280,9 +280,9 @@ def _integer(text: str) -> int:
 
 def _host_and_port(text: str, url: str) -> tuple[str, int]:
     match = _SERVER.fullmatch(text)
-    if match is None or int(match["port"] or 0) > 65535:
+    if match is None or (match["port"] and not 1 <= int(match["port"]) <= 65535):
         raise errors.ConfigError(f"{redact(url)}: {text!r} is no host with a port from 1 to 65535")
-    return match["ipv6"] or match["host"] or "", int(match["port"] or 0) or DEFAULT_REDIS_PORT
+    return match["ipv6"] or match["host"] or "", int(match["port"] or DEFAULT_REDIS_PORT)
 
 
 def unsupported(what: str, url: str, kinds: list[str]) -> errors.ConfigError:
