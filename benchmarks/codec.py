@@ -3,8 +3,8 @@
 ``python benchmarks/codec.py`` prints operations a second and ratios, each the median of alternating rounds.
 The Go column needs a Go toolchain (``MACHINERY_GO`` names it) and is left out without one.
 
-The json module is measured twice. "json" is bare ``json.dumps``/``json.loads`` of the equivalent dicts. "json, same job"
-also does what the wire demands: Go's escapes on the way out; on the way in numbers that keep
+The json module is measured twice. "json" is bare ``json.dumps``/``json.loads`` of the equivalent dicts.
+"json, same job" also does what the wire demands: Go's escapes on the way out; on the way in numbers that keep
 their spelling and no silently lost repeated members.
 """
 

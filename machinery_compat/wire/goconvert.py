@@ -26,8 +26,7 @@ INTEGERS: Final[dict[str, tuple[int, int]]] = {
     "uint64": (0, 2**64 - 1),
 }
 _BASE64: Final = {
-    byte: value
-    for value, byte in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+    byte: value for value, byte in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 }
 
 

@@ -37,7 +37,6 @@ _GO_FORM = {
     rb"\f": rb"\u000c",
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 # The values whose text is already what Go would write: scalars, and lists of scalars, without blanks and with no
 # escapes but Go's own. Objects are left to the parser, since their members have an order. (An escaped U+FFFD is
@@ -46,8 +45,10 @@ _STRING = (
     r'"(?:[^"\\\x00-\x1f<>&\u2028\u2029]+'
     r'|\\(?:["\\nrt]|u00(?:0[0-8bcef]|1[0-9a-f]|3[ce]|26)|u202[89]|ufffd))*"'
 )
-_SCALAR = r"(?:-?[0-9][0-9.eE+-]*|true|false|null|" + _STRING + ")"
+_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_SCALAR = f"(?:{_NUMBER}|true|false|null|{_STRING})"
 _VALUE = _SCALAR + r"|\[(?:" + _SCALAR + "(?:," + _SCALAR + r")*)?\]"
+_is_number = re.compile(_NUMBER).fullmatch
 _is_canonical_text = re.compile(_VALUE).fullmatch
 _is_canonical = re.compile(_VALUE.replace(r"\u2028\u2029", r"\x80-\xff").encode()).fullmatch
 
@@ -168,7 +169,7 @@ def _leaf(value: Any) -> bytes | None:
 def _number(number: str) -> bytes:
     if not number:
         return b"0"
-    if _PLAIN_NUMBER.fullmatch(number) is None:
+    if _is_number(number) is None:
         raise EncodeError(f'json: invalid number literal "{number}"')
     return str(number).encode()
 

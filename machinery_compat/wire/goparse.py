@@ -1,7 +1,8 @@
 """A JSON reader that accepts and refuses what Go's ``json.Decoder`` accepts and refuses, with its error texts.
 
 It is slow and exact. Everything common goes through msgspec; this reader is for what msgspec refuses or would see
-differently from Go. It keeps duplicate members (their meaning depends on what they are read into) and the spelling of numbers.
+differently from Go. It keeps duplicate members (their meaning depends on what they are read into) and
+the spelling of numbers.
 """
 
 from __future__ import annotations
@@ -32,9 +33,7 @@ class Members(list[tuple[str, Any]]):
 
 
 _skip_blanks = re.compile(rb"[ \t\r\n]*").match
-_match_string = re.compile(
-    rb'"([^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*)"'
-).match
+_match_string = re.compile(rb'"([^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*)"').match
 _match_number = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").match
 _find_broken = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*').match
 _ESCAPE = re.compile(r"\\u([dD][89abAB]..)\\u([dD][c-fC-F]..)|\\u(....)|\\(.)")

@@ -9,7 +9,16 @@ from typing import Final
 
 from machinery_compat.errors import DecodeError, EncodeError
 
-__all__ = ["CANONICAL_TIME", "ZERO_TIME", "now_text", "parse_time", "time_from_ns", "time_ns", "time_text", "to_datetime"]
+__all__ = [
+    "CANONICAL_TIME",
+    "ZERO_TIME",
+    "now_text",
+    "parse_time",
+    "time_from_ns",
+    "time_ns",
+    "time_text",
+    "to_datetime",
+]
 
 ZERO_TIME: Final = "0001-01-01T00:00:00Z"  # Go's zero time.Time
 
@@ -81,10 +90,7 @@ def parse_time(text: str) -> str:
         DecodeError: Go would refuse the text. The wording differs between Go versions.
     """
     year, month, day, hour, minute, second, digits, offset = _split(text)
-    return (
-        f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}"
-        f"{_fraction(digits)}{_zone(offset)}"
-    )
+    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}{_fraction(digits)}{_zone(offset)}"
 
 
 def time_text(value: datetime | str) -> str:

@@ -167,7 +167,7 @@ def _infer_number_list(kinds: set[type], value: Any) -> str:
     if float in kinds:
         return "[]float64"
     largest, smallest = max(value), min(value)
-    if -(2**63) <= smallest and largest <= _INT64_MAX:
+    if smallest >= -(2**63) and largest <= _INT64_MAX:
         return "[]int64"
     if smallest >= 0 and largest <= _UINT64_MAX:
         return "[]uint64"
@@ -208,7 +208,7 @@ def _infer(value: Any) -> str:
             return "int64"
         if 0 <= value <= _UINT64_MAX:
             return "uint64"
-        raise EncodeError(f"{value} fits no integer type of Machinery, which end at uint64; pass it as a string or float")
+        raise EncodeError(f"{value} fits no integer type of Machinery, the largest is uint64; pass a string or a float")
     if kind is float:
         return "float64"
     if kind is str:

@@ -23,6 +23,7 @@ _Path = tuple[Any, str] | None  # the way to a member: (way to its object, its n
 
 _INTEGER_RANGES: Final = {"int": (-(2**63), 2**63 - 1), "int64": (-(2**63), 2**63 - 1), "uint8": (0, 255)}
 _is_integer = re.compile(r"-?[0-9]{1,20}").fullmatch
+_is_whole = re.compile(r"-?[0-9]{1,4000}").fullmatch  # Python itself refuses longer ones
 _is_natural = re.compile(r"[0-9]{1,20}").fullmatch
 
 
@@ -186,7 +187,7 @@ class _Filler:
             merged.update(value)
             record.fields[field] = merged
         else:
-            self.mistyped(_kind_of(value), "map[string]interface {}", path, record.spec)
+            self.mistyped(_kind_of(value), "tasks.Headers", path, record.spec)
 
     def time(self, record: Record, field: str, kind: str, value: Any) -> None:
         if value is None:
@@ -211,7 +212,7 @@ def _simplify(value: Any) -> Any:
             pending.extend((item, name) for name in item)
         elif isinstance(item, list):
             pending.extend((item, index) for index in range(len(item)))
-        elif isinstance(item, GoNumber) and _is_integer(item) and item != "-0":
+        elif isinstance(item, GoNumber) and _is_whole(item) and item != "-0":
             container[key] = int(item)
     return holder[0]
 

@@ -148,7 +148,14 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
         Raises:
             DecodeError: Go would refuse it; the text is Go's.
         """
-        return _decode_signature(data)
+        try:
+            signature = _decode(data)
+        except _REFUSALS:
+            return _decode_exactly(data)
+        # A repeated member that Go would merge shows as brackets too many; so do structured values and headers.
+        # (Taking a character out is many times faster than counting it.)
+        brackets = 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b""))
+        return signature if brackets == _flat_brackets(signature) else _look_closer(signature, data)
 
 
 def _hook(value: Any) -> Any:
@@ -275,17 +282,6 @@ def _flat_brackets(signature: Signature) -> int:
                 return -1
             count += inner
         return count
-
-
-def _decode_signature(data: bytes) -> Signature:
-    try:
-        signature = _decode(data)
-    except _REFUSALS:
-        return _decode_exactly(data)
-    # A repeated member that Go would merge shows as brackets too many. So do structured values and headers.
-    if data.count(123) + data.count(91) != _flat_brackets(signature):
-        return _look_closer(signature, data)
-    return signature
 
 
 def _look_closer(signature: Signature, data: bytes) -> Signature:

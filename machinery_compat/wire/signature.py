@@ -37,9 +37,7 @@ def new_signature(name: str, *args: Any, **fields: Any) -> Signature:
     """
     eta = fields.pop("eta", None)
     fields.setdefault("uuid", new_task_uuid())
-    signature = Signature(
-        name=name, args=[arg if isinstance(arg, Arg) else Arg.infer(arg) for arg in args], **fields
-    )
+    signature = Signature(name=name, args=[arg if isinstance(arg, Arg) else Arg.infer(arg) for arg in args], **fields)
     signature.set_eta(eta)
     return signature
 

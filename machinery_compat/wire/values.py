@@ -52,8 +52,11 @@ class Typed(_Base, gc=False):
             ArgumentError: the Value does not fit the Type; the text is Go's.
         """
         raw = bytes(self._raw)
-        if self.type == "int64" and len(raw) < 19 and raw.isdigit():  # by far the commonest
-            return int(raw)
+        if self.type == "int64" and len(raw) < 19:  # by far the commonest
+            try:
+                return int(raw)
+            except ValueError:
+                pass
         return decode_value(self.type, raw)
 
     def __repr__(self) -> str:
