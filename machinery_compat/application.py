@@ -60,8 +60,11 @@ class Connection(KombuConnection):  # type: ignore[misc]
             options.setdefault("confirm_publish", True)
         addresses = [one.url for one in found]
         super().__init__(
-            addresses if len(addresses) > 1 else addresses[0], *args,
-            transport=transport or found[0].transport, transport_options=options, **kwargs,
+            addresses if len(addresses) > 1 else addresses[0],
+            *args,
+            transport=transport or found[0].transport,
+            transport_options=options,
+            **kwargs,
         )
 
 
@@ -100,13 +103,17 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
         made.declare_args, made.binding_args = settings.queue_declare_args, settings.queue_binding_args
         return made
 
+    def _is_amqp(self) -> bool:
+        broker = self.app.conf.broker_write_url or "amqp://"
+        first = broker if isinstance(broker, str) else broker[0]
+        return bool(first.removeprefix(PREFIX).startswith("amqp")) or "://" not in first
+
     def _default_routing_key(self) -> str:
         """What Go fills in for an empty RoutingKey: the binding key on a direct exchange, else the queue."""
         conf = self.app.conf
         if conf.first("task_default_routing_key"):
             return str(conf.task_default_routing_key)
-        broker = conf.broker_url if isinstance(conf.broker_url, str) else (conf.broker_url or ["amqp://"])[0]
-        if broker.removeprefix(PREFIX).startswith("amqp") and conf.task_default_exchange_type == "direct":
+        if self._is_amqp() and conf.task_default_exchange_type == "direct":
             return str(self.app.machinery.config.amqp_settings.binding_key)
         return str(conf.task_default_queue)
 
@@ -114,12 +121,28 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
     def send_task_message(self) -> Callable[..., Any]:
         """Celery's sender, with the channel in the place of a serializer and of compression."""
         send = self._create_task_sender()
+        # A list on Redis needs no declaration; Kombu would copy the queue for each message to learn that.
+        undeclared = not self._is_amqp()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             options.update(serializer=SERIALIZER, compression=None)
+            if undeclared:
+                options.setdefault("declare", ())
             return send(producer, name, message, **options)
 
         return send_task_message
+
+    def as_task_v2(self, *args: Any, **options: Any) -> Any:
+        """Celery's message, where the texts that stand for the arguments are the user's or empty.
+
+        The receiving worker makes its own; only those that the user has chosen travel.
+        """
+        chosen = {name: options[name] or "" for name in ("argsrepr", "kwargsrepr") if name in options}
+        if not self.app.conf.task_send_sent_event:
+            options.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
+        message = super().as_task_v2(*args, **options)
+        message.headers.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
+        return message
 
     def autoexchange(self, name: str) -> Exchange:
         """The exchange of a queue that nobody has declared: Machinery has one for all."""
@@ -191,7 +214,7 @@ class AppBorder(Border):
 
 def _ignores_result(signature: Signature) -> bool:
     text = (signature.headers or {}).get(canvas.HEADER)
-    return bool(text) and '"ignore_result": true' in text
+    return isinstance(text, str) and '"ignore_result": true' in text
 
 
 class Machinery:
@@ -305,4 +328,3 @@ class Celery(CeleryApp):  # type: ignore[misc]
     def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         enable(self, config)
-
