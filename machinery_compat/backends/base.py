@@ -70,6 +70,18 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     """A Celery result backend whose documents are Machinery's."""
 
     supports_autoexpire = True
+    #: The generation of the configuration and the expiry that it says, in seconds.
+    _expiry: tuple[int, int] | None = None
+
+    @property
+    def expiry(self) -> int:
+        """Seconds that a document is kept; 0 means for ever."""
+        generation = self.app.machinery.generation
+        if self._expiry is None or self._expiry[0] != generation:
+            expires = self.prepare_expires(None) if generation else self.expires
+            seconds = 0 if expires is None or expires < 0 else int(expires) or DEFAULT_EXPIRY
+            self._expiry = (generation, seconds)
+        return self._expiry[1]
 
     # -- what the worker writes
 
