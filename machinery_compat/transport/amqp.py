@@ -256,6 +256,15 @@ class Transport(pyamqp.Transport):  # type: ignore[misc]
 
     Connection = Connection
 
+    def qos_semantics_matches_spec(self, connection: Any) -> bool:
+        """Makes Celery limit each consumer, as Go does, and not the channel as a whole.
+
+        RabbitMQ puts a channel at its limit aside; beside a Go worker that requeues what it does
+        not know in a tight loop, it was seen not to come back. Celery raises its limit only for
+        tasks with an ETA, which here wait at the broker.
+        """
+        return True
+
 
 class SSLTransport(Transport):
     """The same over TLS, for ``amqps://``."""
