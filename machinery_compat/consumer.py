@@ -19,13 +19,12 @@ __all__ = ["Consumer"]
 
 logger = get_logger(__name__)
 
-#: The first time for which an unknown task is held before it is put back, in seconds; it doubles.
-FIRST_HOLD = 0.1
-#: The longest such time, in seconds.
-LONGEST_HOLD = 10.0
-#: How many held messages are allowed on top of the prefetch count: enough that unknown tasks do
-#: not block known ones, few enough that this worker does not hoard what another could run.
-HELD_BESIDE_PREFETCH = 100
+#: The first time for which an unknown task waits before it comes back to its queue, in seconds;
+#: it doubles each time this worker sees it again.
+FIRST_WAIT = 0.1
+#: The longest such time, in seconds: short enough for a worker of the other language that has
+#: just started.
+LONGEST_WAIT = 1.0
 #: How many unknown tasks are remembered at most.
 REMEMBERED = 10_000
 
@@ -35,14 +34,14 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._holds: OrderedDict[str, float] = OrderedDict()
-        self._held = 0
+        self._waits: OrderedDict[str, float] = OrderedDict()
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Puts a task that this process has no function for back, for a worker that has.
 
-        Each time it comes again it is held twice as long, so a fleet in which nobody knows the
-        task hands it around ever more slowly. Its state is not touched.
+        It waits at the broker, not here: it takes no place from tasks that this worker can run.
+        Each time it comes again it waits twice as long, so a fleet in which nobody knows the task
+        hands it around ever more slowly. Its state is not touched.
         """
         if not isinstance(message, TaskPayload) or message.signature is None:
             super().on_unknown_task(body, message, exc)
@@ -55,34 +54,17 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             )
             message.ack_log_error(logger, self.connection_errors)
             return
-        hold = self._next_hold(signature.uuid, signature.name)
-        beside = self._held < HELD_BESIDE_PREFETCH
-        if beside:
-            self.qos.increment_eventually()
-        self._held += 1
-        self.timer.call_after(hold, self._hand_back, (message, beside))
+        message.park(self._next_wait(signature.uuid, signature.name))
 
-    def _next_hold(self, uuid: str, name: str) -> float:
-        known = uuid in self._holds
-        hold = min(self._holds.pop(uuid, FIRST_HOLD / 2) * 2, LONGEST_HOLD)
-        self._holds[uuid] = hold
-        if len(self._holds) > REMEMBERED:
-            self._holds.popitem(last=False)
-        if not known:
-            logger.warning(
-                "task %s[%s] is not registered here: put back for another worker", name, uuid
-            )
-        return hold * random.uniform(0.8, 1.2)
-
-    def _hand_back(self, message: Any, beside: bool) -> None:
-        self._held -= 1
-        if beside:
-            self.qos.decrement_eventually()
-        try:
-            message.hand_back()
-        except self.connection_errors as exc:
-            # Unacknowledged, so the broker gives it to somebody anyway.
-            logger.warning("could not put a task back: %s", exc)
+    def _next_wait(self, uuid: str, name: str) -> float:
+        if uuid not in self._waits:
+            logger.warning("task %s[%s] is not registered here: put back for another worker", name, uuid)
+        wait = min(self._waits.pop(uuid, FIRST_WAIT / 2) * 2, LONGEST_WAIT)
+        self._waits[uuid] = wait
+        if len(self._waits) > REMEMBERED:
+            self._waits.popitem(last=False)
+        # Workers that have seen it at the same time must not see it again at the same time.
+        return wait * random.uniform(0.5, 1.5)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Fails a task whose arguments do not convert, as Go does, and keeps its message."""

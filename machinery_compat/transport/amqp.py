@@ -48,8 +48,9 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.channel.bury(self.raw_body, reason, self.queue)
         self.ack()
 
-    def hand_back(self) -> None:
-        self.requeue()
+    def park(self, seconds: float) -> None:
+        self.channel.park(self, seconds)
+        self.ack()
 
 
 class Channel(pyamqp.Channel):  # type: ignore[misc]
@@ -60,6 +61,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self.border = base.border_of(self.connection.client.transport_options)
         self._kombu_queues: set[str] = set()
         self._queue_of: dict[str, str] = {}
+        self._side: Any = None
         # With confirms on, amqp has put its confirming method over the class's own.
         self._publish_raw = self.basic_publish
         self.basic_publish = self._publish
@@ -89,10 +91,12 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self.border.before_publish(msg, "amqp://")
         delay = delay_ms(msg)
         if delay:
-            exchange, routing_key = "", self._delay_queue(message, delay, exchange, msg.routing_key)
+            return self.publish_delayed(message, delay, exchange, msg.routing_key)
         return self._publish_raw(message, exchange=exchange, routing_key=routing_key, **kwargs)
 
-    def _delay_queue(self, message: amqp.Message, delay: int, exchange: str, routing_key: str) -> str:
+    def _delay_queue(
+        self, message: amqp.Message, delay: int, exchange: str, routing_key: str
+    ) -> str:
         """Declares the queue in which a message waits; RabbitMQ then moves it on."""
         arguments: dict[str, Any] = {
             "x-dead-letter-exchange": exchange,
@@ -147,20 +151,53 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             "RabbitMQ keeps delayed tasks in queues of their own and cannot list them (Go: Not implemented)"
         )
 
+    def park(self, message: Message, seconds: float) -> None:
+        """Sends a copy of a message to the tail of its queue, by way of a delay queue.
+
+        RabbitMQ puts what is rejected back at the head, so that two workers, each with its
+        prefetch full of what only the other one knows, would wait for each other for ever.
+        """
+        copy = amqp_message(message.signature, message.raw_body)
+        # Powers of two, so that parked tasks share a few queues.
+        delay = 1 << max(int(seconds * 1000) - 1, 0).bit_length()
+        self.side_channel.publish_delayed(copy, delay, "", message.queue)
+
+    def publish_delayed(self, message: amqp.Message, delay: int, exchange: str, routing_key: str) -> None:
+        """Sends a message that reaches an exchange after a delay in ms."""
+        queue = self._delay_queue(message, delay, exchange, routing_key)
+        self._publish_raw(message, exchange="", routing_key=queue)
+
     def bury(self, body: bytes, reason: str, queue: str) -> None:
         """Keeps a copy of a message that nobody can run in ``<queue>:dead``, with the reason."""
         dead = base.dead_queue(queue)
         base.log_buried(body, reason, dead)
-        # Called from within a delivery: neither call may wait for the server.
-        self.queue_declare(queue=dead, durable=True, auto_delete=False, nowait=True)
+        side = self.side_channel
+        side.queue_declare(queue=dead, durable=True, auto_delete=False)
         entry = amqp.Message(
             base.dead_letter(body, reason, queue), content_type="application/json", delivery_mode=2
         )
-        self._basic_publish(entry, exchange="", routing_key=dead)
+        side._publish_raw(entry, exchange="", routing_key=dead)
+
+    @property
+    def side_channel(self) -> Channel:
+        """A channel of a connection of its own, to wait for the server from within a delivery.
+
+        Waiting on the delivering connection would deliver the next message meanwhile.
+        """
+        if self._side is None:
+            self._side = self.connection.client.clone()
+        channel: Channel = self._side.default_channel
+        return channel
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        side, self._side = self._side, None
+        if side is not None:
+            side.release()
+        return super().close(*args, **kwargs)
 
 
-def amqp_message(signature: Signature) -> amqp.Message:
-    """The AMQP message that Go would publish for a Signature."""
+def amqp_message(signature: Signature, body: bytes | None = None) -> amqp.Message:
+    """The AMQP message that Go would publish for a Signature (with the body it came in)."""
     properties: dict[str, Any] = {"content_type": "application/json", "delivery_mode": 2}
     if signature.priority:
         properties["priority"] = signature.priority
@@ -170,7 +207,7 @@ def amqp_message(signature: Signature) -> amqp.Message:
     }
     if headers:
         properties["application_headers"] = headers
-    return amqp.Message(signature.encode(), **properties)
+    return amqp.Message(signature.encode() if body is None else body, **properties)
 
 
 def delay_ms(signature: Signature) -> int:

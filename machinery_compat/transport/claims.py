@@ -28,7 +28,7 @@ BATCH = 50
 class Claimed(NamedTuple):
     """A message that this consumer has taken: what it says, its bytes, and where it lies."""
 
-    signature: Signature
+    signature: Signature | None
     body: bytes
     keys: Keys
 
@@ -43,6 +43,7 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
             super().__init__(payload, channel=channel, **kwargs)
             return
         self.claimed = payload
+        assert payload.signature is not None
         self.signature = payload.signature
         fields = self.celery_fields(payload.signature, payload.body)
         queue = payload.keys.queue
@@ -56,12 +57,12 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
     def bury(self, reason: str) -> None:
         self._leave_flight("bury", reason)
 
-    def hand_back(self) -> None:
-        self._leave_flight("put_back", at="tail")
+    def park(self, seconds: float) -> None:
+        self._leave_flight("park", seconds)
 
-    def _leave_flight(self, how: str, *args: str, **kwargs: str) -> None:
+    def _leave_flight(self, how: str, *args: Any) -> None:
         assert self.claimed is not None
-        getattr(self.channel, how)(self.claimed.keys, self.claimed.body, *args, **kwargs)
+        getattr(self.channel, how)(self.claimed, *args)
         self.channel.qos.release(self.delivery_tag)
         self._state = "REQUEUED"
 
@@ -82,7 +83,7 @@ class ClaimQoS(virtual.QoS):  # type: ignore[misc]
         if message is None or not message.claimed:
             super().reject(delivery_tag, requeue=requeue)
         elif requeue:
-            self.channel.put_back(message.claimed.keys, message.claimed.body)
+            self.channel.put_back(message.claimed)
             super().ack(delivery_tag)
         else:
             self.ack(delivery_tag)
@@ -97,7 +98,7 @@ class ClaimQoS(virtual.QoS):  # type: ignore[misc]
         while self._delivered:
             _, message = self._delivered.popitem()
             if message.claimed:
-                self.channel.put_back(message.claimed.keys, message.claimed.body)
+                self.channel.put_back(message.claimed)
         return []
 
 
@@ -164,7 +165,7 @@ class Claim:
                 self.channel.commands.client_unblock(self._client_id)
                 body = self._connection.read_response()
                 if body is not None:
-                    self.channel.put_back(self.keys, body)
+                    self.channel.put_back(Claimed(None, body, self.keys))
         except (redis.RedisError, OSError):
             # Nothing is lost: what was claimed lies in the in-flight list until it is given back.
             pass

@@ -215,7 +215,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             try:
                 arrived.append((base.decode(body), body))
             except errors.DecodeError as exc:
-                self.bury(claim.keys, body, f"Could not unmarshal into a task signature: {exc}")
+                self.bury(Claimed(None, body, claim.keys), f"Could not unmarshal into a task signature: {exc}")
         self.border.received([signature for signature, _ in arrived])
         for signature, body in arrived:
             self.connection._deliver(Claimed(signature, body, claim.keys), claim.keys.queue)
@@ -240,18 +240,28 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self._settled.extendleft(reversed(batch))
             raise
 
-    def put_back(self, keys: Keys, body: bytes, *, at: str = "head") -> None:
-        """Returns a claimed message to its queue, at its head or its tail."""
-        self._move(keys, keys.queue, body, at, "")
+    def put_back(self, claimed: Claimed) -> None:
+        """Returns a claimed message to the head of its queue."""
+        self._move(claimed, claimed.keys.queue, "head", "")
 
-    def bury(self, keys: Keys, body: bytes, reason: str) -> None:
+    def park(self, claimed: Claimed, seconds: float) -> None:
+        """Lets a claimed message wait among the delayed tasks, which bring it to the queue's tail."""
+        signature = base.decode(claimed.body)
+        signature.routing_key = claimed.keys.queue
+        self.commands.eval(
+            lua("park"), 2, claimed.keys.inflight, self.delayed_tasks_key,
+            claimed.body, time_ns() + int(seconds * 1e9), signature.encode(),
+        )
+
+    def bury(self, claimed: Claimed, reason: str) -> None:
         """Keeps a message that nobody can run in ``<queue>:dead``, with the reason."""
-        dead = base.dead_queue(keys.queue)
+        queue, body = claimed.keys.queue, claimed.body
+        dead = base.dead_queue(queue)
         base.log_buried(body, reason, dead)
-        self._move(keys, dead, body, "tail", base.dead_letter(body, reason, keys.queue))
+        self._move(claimed, dead, "tail", base.dead_letter(body, reason, queue))
 
-    def _move(self, keys: Keys, target: str, body: bytes, at: str, what: bytes | str) -> None:
-        self.commands.eval(lua("put_back"), 2, keys.inflight, target, body, at, what)
+    def _move(self, claimed: Claimed, target: str, at: str, what: bytes | str) -> None:
+        self.commands.eval(lua("put_back"), 2, claimed.keys.inflight, target, claimed.body, at, what)
 
     # -- the rest of a queue's life
 

@@ -206,7 +206,7 @@ def decode_slow(type: str, raw: bytes) -> Any:
     if convert is None and element not in _CONVERT:
         raise ArgumentError(f"{type} is not one of supported types")
     try:
-        value = parse(raw)
+        value = parse(raw, alone=True)
     except DecodeError as error:
         raise ArgumentError(str(error)) from None
     if convert is not None:

@@ -246,4 +246,4 @@ def canonical(raw: bytes) -> bytes:
             text = ""
         if _is_canonical_text(text) is not None:
             return raw
-    return dumps(parse(raw))
+    return dumps(parse(raw, alone=True))

@@ -162,10 +162,12 @@ class _Reader:
         return name
 
 
-def parse(data: bytes) -> Any:
-    """Read the first JSON value of a text, as ``json.Decoder`` does; what follows it is ignored.
+def parse(data: bytes, *, alone: bool = False) -> Any:
+    """Read the first JSON value of a text, as ``json.Decoder`` does. Objects come as `Members`, numbers as `GoNumber`.
 
-    Objects come as `Members`, numbers as `GoNumber`.
+    Args:
+        data: the text.
+        alone: refuse anything behind the value, as ``json.Unmarshal`` does; it is ignored otherwise.
 
     Raises:
         DecodeError: Go would refuse the text; the message is Go's.
@@ -227,4 +229,6 @@ def parse(data: bytes) -> Any:
             if is_object:
                 names.pop()
         else:
+            if alone and reader.peek() >= 0:
+                raise reader.fail("after top-level value")
             return value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,6 +18,7 @@ from machinery_compat.wire import gojson, gotime
 from machinery_compat.wire.goparse import GoNumber
 from machinery_compat.wire.gotypes import encode_value, infer_type
 from machinery_compat.wire.gounmarshal import Spec, unmarshal
+from machinery_compat.wire.trees import copy_tree, flat_brackets, is_plain, tree_of
 from machinery_compat.wire.values import Typed, is_odd, settle
 
 __all__ = ["Arg", "Signature"]
@@ -131,7 +131,7 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
 
     def copy(self) -> Signature:
         """Return a copy that shares nothing that can be changed."""
-        return _copy(self)
+        return copy_tree(self)
 
     def encode(self) -> bytes:
         """Return the bytes that Go's ``json.Marshal`` gives for this signature.
@@ -150,12 +150,14 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
         """
         try:
             signature = _decode(data)
+            # A repeated member that Go would merge shows as brackets too many; so do structured values and headers.
+            # (Taking a character out is many times faster than counting it.)
+            brackets = 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b""))
+            if brackets == flat_brackets(signature):
+                return signature
         except _REFUSALS:
             return _decode_exactly(data)
-        # A repeated member that Go would merge shows as brackets too many; so do structured values and headers.
-        # (Taking a character out is many times faster than counting it.)
-        brackets = 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b""))
-        return signature if brackets == _flat_brackets(signature) else _look_closer(signature, data)
+        return _look_closer(signature, data)
 
 
 def _hook(value: Any) -> Any:
@@ -234,59 +236,9 @@ _SPECS: Final = {
 }
 
 
-def _children(signature: Signature) -> Iterator[Signature]:
-    """Yield the signatures that stand directly in one."""
-    for callbacks in (signature.on_success, signature.on_error):
-        for callback in callbacks or ():
-            if callback is not None:
-                yield callback
-    if signature.chord_callback is not None:
-        yield signature.chord_callback
-
-
-def _tree(signature: Signature) -> list[Signature]:
-    """List a signature and all that are nested in it, parents first."""
-    found = [signature]
-    for item in found:
-        if item.on_success or item.on_error or item.chord_callback is not None:
-            found.extend(_children(item))
-    return found
-
-
-def _flat_brackets(signature: Signature) -> int:
-    """Count the brackets of a signature's text if values are flat and headers empty; -1 where there are headers."""
-    count = 0
-    while True:  # a chain is walked, only branches recurse
-        count += 1
-        if signature.args is not None:
-            count += 1 + len(signature.args)
-        if signature.headers is not None:
-            if signature.headers:
-                return -1
-            count += 1
-        if signature.on_error is not None:
-            count += 1
-        following = signature.on_success
-        if following is not None:
-            count += 1
-            if len(following) == 1 and not signature.on_error and signature.chord_callback is None:
-                if following[0] is None:
-                    return count
-                signature = following[0]
-                continue
-        elif signature.chord_callback is None and not signature.on_error:
-            return count
-        for child in _children(signature):
-            inner = _flat_brackets(child)
-            if inner < 0:
-                return -1
-            count += inner
-        return count
-
-
 def _look_closer(signature: Signature, data: bytes) -> Signature:
     """Finish the decoding of a document that may hold repeated members, structured values or headers."""
-    tree = _tree(signature)
+    tree = tree_of(signature)
     if _may_repeat(data, tree):
         return _decode_exactly(data)
     if _find_minus_zero(data) and any(item.headers for item in tree):
@@ -336,40 +288,20 @@ def _is_flat(headers: dict[str, Any]) -> bool:
     return True
 
 
-def _is_plain(signature: Signature) -> bool:
-    """Tell whether nothing in a signature needs a check before it is sent."""
-    while True:
-        if (
-            signature.headers
-            or signature.priority
-            or signature.eta is not None
-            or signature.retry_count
-            or signature.retry_timeout
-            or signature.group_task_count
-        ):
-            return False
-        following = signature.on_success
-        if signature.on_error or signature.chord_callback is not None or (following and len(following) > 1):
-            return all(map(_is_plain, _children(signature)))
-        if not following or following[0] is None:
-            return True
-        signature = following[0]
-
-
 def _encode_signature(signature: Signature) -> bytes:
     try:
         data = _encode(signature)
-        if not _is_plain(signature):
-            tree = _tree(signature)
+        if not is_plain(signature):
+            tree = tree_of(signature)
             if sum(map(_check, tree)):  # all of them, not up to the first
                 data = _encode(signature)
             if not all(_is_flat(item.headers) for item in tree if item.headers):
                 return _encode_exactly(signature)
         if is_odd(data):
             # Blanks, escapes and the like: some decoded Value may not be in Go's form yet.
-            settle(arg for item in _tree(signature) for arg in item.args or ())
+            settle(arg for item in tree_of(signature) for arg in item.args or ())
             data = gojson.escape(_encode(signature))
-    except (RecursionError, UnicodeEncodeError):
+    except (RecursionError, TypeError, ValueError):  # ValueError: also text that is no UTF-8
         return _encode_exactly(signature)
     return data
 
@@ -414,20 +346,7 @@ def _encode_alone(signature: Signature) -> bytes:
         value = getattr(alone, attribute)
         if isinstance(value, str) and _find_surrogate(value):
             setattr(alone, attribute, msgspec.Raw(gojson.quote(value)))
-    return gojson.escape(_encode(alone))
-
-
-def _copy(signature: Signature) -> Signature:
-    tree = _tree(signature)
-    copies = {id(item): copy.copy(item) for item in tree}
-
-    def renew(callbacks: list[Signature | None] | None) -> list[Signature | None] | None:
-        return None if callbacks is None else [item and copies[id(item)] for item in callbacks]
-
-    for made in copies.values():
-        made.args = None if made.args is None else [copy.copy(arg) for arg in made.args]
-        made.headers = copy.deepcopy(made.headers)
-        made.on_success = renew(made.on_success)
-        made.on_error = renew(made.on_error)
-        made.chord_callback = made.chord_callback and copies[id(made.chord_callback)]
-    return copies[id(signature)]
+    try:
+        return gojson.escape(_encode(alone))
+    except (TypeError, ValueError) as error:
+        raise EncodeError(f"a field of the signature for {signature.name!r} has no form in JSON: {error}") from None

@@ -59,6 +59,13 @@ class Typed(_Base, gc=False):
                 pass
         return decode_value(self.type, raw)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Typed) or self.__class__ is not other.__class__:
+            return NotImplemented
+        # A decoded Value may still be spelled in its producer's way.
+        names = [name for name in self.__struct_fields__ if name != "_raw"]
+        return self.raw == other.raw and all(getattr(self, name) == getattr(other, name) for name in names)
+
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}.from_raw({self.type!r}, {self.raw!r})"
 

@@ -13,7 +13,7 @@ from machinery_compat.wire.gojson import to_float32
 
 # Any text that is UTF-8, with the characters that Go escapes drawn more often than chance would.
 texts = st.one_of(
-    st.text(st.characters(exclude_categories=("Cs",)), max_size=12),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
     st.text('<>&"\\/\b\f\n\r\t\x00\x1f\x7f\u2028\u2029\ufffd\U0001f600é ab', max_size=12),
 )
 names = st.one_of(st.sampled_from(["", "add", "pkg.Task", "x y"]), texts)
@@ -46,7 +46,7 @@ slices: dict[str, st.SearchStrategy[Any]] = {
 typed_values: st.SearchStrategy[tuple[str, Any]] = st.one_of(
     [st.tuples(st.just(type), values) for type, values in {**scalars, **slices}.items()]
 )
-args = st.builds(lambda typed, name: Arg(*typed, name=name), typed_values, names)
+args = st.builds(lambda typed, name: Arg(typed[0], typed[1], name), typed_values, names)
 
 header_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), texts),
@@ -103,7 +103,7 @@ signatures: st.SearchStrategy[Signature] = st.recursive(
 )
 
 extras = st.one_of(st.none(), texts)
-results = st.builds(lambda typed, celery: TaskResult(*typed, celery=celery), typed_values, extras)
+results = st.builds(lambda typed, celery: TaskResult(typed[0], typed[1], celery), typed_values, extras)
 states = st.builds(
     TaskState,
     task_uuid=names,

@@ -84,8 +84,8 @@ def go_value(type: str, text: str) -> Any:
         return float(text)
     if type == "string":
         return json.loads(text)
-    number = float if "float" in type else int
-    return json.loads(text, parse_int=number, parse_float=number)
+    read: Callable[[str], Any] = float if "float" in type else int
+    return json.loads(text, parse_int=read, parse_float=read)
 
 
 def build_arg(vector: dict[str, Any]) -> Arg:

@@ -110,7 +110,7 @@ def test_arbitrary_bytes_are_read_or_refused(document: Any, data: bytes) -> None
 @pytest.mark.parametrize("document", DOCUMENTS)
 @given(data=st.data())
 def test_a_damaged_document_is_read_or_refused(document: Any, data: st.DataObject) -> None:
-    made = {Signature: strategies.signatures, TaskState: strategies.states, GroupMeta: strategies.groups}[document]
+    made: Any = {Signature: strategies.signatures, TaskState: strategies.states, GroupMeta: strategies.groups}[document]
     body = bytearray(data.draw(made).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         position = data.draw(st.integers(0, len(body) - 1))

@@ -1,0 +1,101 @@
+"""Walks over a signature and those nested in it as callbacks. Chains may be long, so nothing recurses along one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from machinery_compat.wire.message import Signature
+
+__all__ = ["children", "copy_tree", "flat_brackets", "is_plain", "tree_of"]
+
+
+def children(signature: Signature) -> Iterator[Signature]:
+    """Yield the signatures that stand directly in one."""
+    for callbacks in (signature.on_success, signature.on_error):
+        for callback in callbacks or ():
+            if callback is not None:
+                yield callback
+    if signature.chord_callback is not None:
+        yield signature.chord_callback
+
+
+def tree_of(signature: Signature) -> list[Signature]:
+    """List a signature and all that are nested in it, each once, parents first."""
+    found = [signature]
+    seen = {id(signature)}  # one callback may stand in several places, or by mistake in itself
+    for item in found:
+        for child in children(item):
+            if id(child) not in seen:
+                seen.add(id(child))
+                found.append(child)
+    return found
+
+
+def flat_brackets(signature: Signature) -> int:
+    """Count the brackets of a signature's text if values are flat and headers empty; -1 where there are headers."""
+    count = 0
+    while True:  # a chain is walked, only branches recurse
+        count += 1
+        if signature.args is not None:
+            count += 1 + len(signature.args)
+        if signature.headers is not None:
+            if signature.headers:
+                return -1
+            count += 1
+        if signature.on_error is not None:
+            count += 1
+        following = signature.on_success
+        if following is not None:
+            count += 1
+            if len(following) == 1 and not signature.on_error and signature.chord_callback is None:
+                if following[0] is None:
+                    return count
+                signature = following[0]
+                continue
+        elif signature.chord_callback is None and not signature.on_error:
+            return count
+        for child in children(signature):
+            inner = flat_brackets(child)
+            if inner < 0:
+                return -1
+            count += inner
+        return count
+
+
+def is_plain(signature: Signature) -> bool:
+    """Tell whether nothing in a signature needs a check before it is sent."""
+    while True:
+        if (
+            signature.headers
+            or signature.priority
+            or signature.eta is not None
+            or signature.retry_count
+            or signature.retry_timeout
+            or signature.group_task_count
+        ):
+            return False
+        following = signature.on_success
+        if signature.on_error or signature.chord_callback is not None or (following and len(following) > 1):
+            return all(map(is_plain, children(signature)))
+        if not following or following[0] is None:
+            return True
+        signature = following[0]
+
+
+def copy_tree(signature: Signature) -> Signature:
+    """Copy a signature with everything in it that can be changed."""
+    copies = {id(item): copy.copy(item) for item in tree_of(signature)}
+
+    def renew(callbacks: list[Signature | None] | None) -> list[Signature | None] | None:
+        return None if callbacks is None else [item and copies[id(item)] for item in callbacks]
+
+    for made in copies.values():
+        made.args = None if made.args is None else [copy.copy(arg) for arg in made.args]
+        made.headers = copy.deepcopy(made.headers)
+        made.on_success = renew(made.on_success)
+        made.on_error = renew(made.on_error)
+        made.chord_callback = made.chord_callback and copies[id(made.chord_callback)]
+    return copies[id(signature)]
