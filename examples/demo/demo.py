@@ -292,7 +292,9 @@ def main() -> int:
     # Machinery's variables of the caller must not reach the demo.
     for name in ("MACHINERY_CONFIG", "BROKER_URL", "CELERY_BROKER_URL"):
         os.environ.pop(name, None)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Both end it in order, also where it was started in the background, which ignores Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     begin = time.monotonic()
     try:
         with Stage() as stage:
