@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,13 +12,14 @@ from celery import Task as CeleryTask
 from celery.app.amqp import AMQP as CeleryAMQP
 from celery.app.amqp import Queues as CeleryQueues
 from celery.exceptions import Ignore, Reject, Retry
-from celery.signals import task_retry
+from celery.signals import task_retry, worker_process_init
 from kombu import Connection as KombuConnection
 from kombu import Exchange, Queue
 
 from machinery_compat import canvas, errors, urls
 from machinery_compat.backends.base import Backend
-from machinery_compat.config import Config
+from machinery_compat.config import Config, ConfigWatcher
+from machinery_compat.settings import settings_of
 from machinery_compat.transport import transport_for
 from machinery_compat.transport.base import OPTION, SERIALIZER, Border
 from machinery_compat.wire import Signature
@@ -60,8 +62,11 @@ class Connection(KombuConnection):  # type: ignore[misc]
             options.setdefault("confirm_publish", True)
         addresses = [one.url for one in found]
         super().__init__(
-            addresses if len(addresses) > 1 else addresses[0], *args,
-            transport=transport or found[0].transport, transport_options=options, **kwargs,
+            addresses if len(addresses) > 1 else addresses[0],
+            *args,
+            transport=transport or found[0].transport,
+            transport_options=options,
+            **kwargs,
         )
 
 
@@ -100,13 +105,17 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
         made.declare_args, made.binding_args = settings.queue_declare_args, settings.queue_binding_args
         return made
 
+    def _is_amqp(self) -> bool:
+        broker = self.app.conf.broker_write_url or "amqp://"
+        first = broker if isinstance(broker, str) else broker[0]
+        return bool(first.removeprefix(PREFIX).startswith("amqp")) or "://" not in first
+
     def _default_routing_key(self) -> str:
         """What Go fills in for an empty RoutingKey: the binding key on a direct exchange, else the queue."""
         conf = self.app.conf
         if conf.first("task_default_routing_key"):
             return str(conf.task_default_routing_key)
-        broker = conf.broker_url if isinstance(conf.broker_url, str) else (conf.broker_url or ["amqp://"])[0]
-        if broker.removeprefix(PREFIX).startswith("amqp") and conf.task_default_exchange_type == "direct":
+        if self._is_amqp() and conf.task_default_exchange_type == "direct":
             return str(self.app.machinery.config.amqp_settings.binding_key)
         return str(conf.task_default_queue)
 
@@ -114,12 +123,28 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
     def send_task_message(self) -> Callable[..., Any]:
         """Celery's sender, with the channel in the place of a serializer and of compression."""
         send = self._create_task_sender()
+        # A list on Redis needs no declaration; Kombu would copy the queue for each message to learn that.
+        undeclared = not self._is_amqp()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             options.update(serializer=SERIALIZER, compression=None)
+            if undeclared:
+                options.setdefault("declare", ())
             return send(producer, name, message, **options)
 
         return send_task_message
+
+    def as_task_v2(self, *args: Any, **options: Any) -> Any:
+        """Celery's message, where the texts that stand for the arguments are the user's or empty.
+
+        The receiving worker makes its own; only those that the user has chosen travel.
+        """
+        chosen = {name: options[name] or "" for name in ("argsrepr", "kwargsrepr") if name in options}
+        if not self.app.conf.task_send_sent_event:
+            options.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
+        message = super().as_task_v2(*args, **options)
+        message.headers.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
+        return message
 
     def autoexchange(self, name: str) -> Exchange:
         """The exchange of a queue that nobody has declared: Machinery has one for all."""
@@ -191,7 +216,7 @@ class AppBorder(Border):
 
 def _ignores_result(signature: Signature) -> bool:
     text = (signature.headers or {}).get(canvas.HEADER)
-    return bool(text) and '"ignore_result": true' in text
+    return isinstance(text, str) and '"ignore_result": true' in text
 
 
 class Machinery:
@@ -199,54 +224,51 @@ class Machinery:
 
     Attributes:
         config: Machinery's configuration.
+        generation: how often it has been replaced.
         border: what the channels ask.
         workflow: what follows a task's end.
         pre_publish: called with each Signature before it is sent.
     """
 
     def __init__(self, app: CeleryApp, config: Config) -> None:
+        self.app = app
         self.config = config
+        self.generation = 0
         self.border = AppBorder(app)
         self.workflow = Workflow(app)
         self.pre_publish: list[Any] = []
+        self._watcher: ConfigWatcher | None = None
 
     def __repr__(self) -> str:
         return "<machinery>"
 
+    def reload(self, config: Config) -> None:
+        """Uses another configuration from now on.
 
-def settings_of(config: Config, border: Border, given: bool = True) -> dict[str, Any]:
-    """The Celery settings that a Machinery configuration stands for; the user's own go before them.
+        Broker, result backend and queues stay what they were when the process connected, as in
+        Go; the expiry of results and the delay queue change at once.
+        """
+        self.config = config
+        self.app.conf.result_expires = config.results_expire_in
+        self.generation += 1
 
-    Args:
-        config: the configuration.
-        border: what the channels ask.
-        given: whether the configuration was the user's, and so its broker and result backend count.
-    """
-    amqp, redis = config.amqp_settings, config.redis_settings
-    options: dict[str, Any] = {
-        OPTION: border,
-        "delayed_tasks_key": redis.delayed_tasks_key or "delayed_tasks",
-        "delayed_tasks_poll_period": (redis.delayed_tasks_poll_period or 500) / 1000,
-        "normal_tasks_poll_period": (redis.normal_tasks_poll_period or 1000) / 1000,
-        "client_name": redis.client_name or None,
-        "socket_connect_timeout": redis.connect_timeout or None,
-    }
-    settings = {
-        "result_expires": config.results_expire_in,
-        "broker_transport_options": options,
-        "broker_connection_retry_on_startup": True,
-        "task_default_queue": config.default_queue,
-        "task_default_exchange": amqp.exchange,
-        "task_default_exchange_type": amqp.exchange_type or "direct",
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
-        "task_track_started": True,
-        "worker_consumer": "machinery_compat.consumer:Consumer",
-    }
-    if given:
-        settings["broker_url"] = config.broker_urls if len(config.broker_urls) > 1 else config.broker
-        settings["result_backend"] = config.result_backend
-    return settings
+    def watch(self, path: str | os.PathLike[str], interval: float = 10.0) -> None:
+        """Reads a YAML file again and again and uses what has changed; Go's ``keepReloading``.
+
+        The processes of a worker's pool do the same.
+
+        Args:
+            path: the file.
+            interval: seconds between two reads.
+
+        Raises:
+            ConfigError: the file cannot be used from the start.
+        """
+        if self._watcher is None:
+            worker_process_init.connect(lambda **kwargs: self.watch(path, interval), weak=False)
+        # A process of the pool has inherited the watcher without its thread.
+        self._watcher = ConfigWatcher(path, self.reload, interval)
+        self._watcher.start()
 
 
 def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
@@ -305,4 +327,3 @@ class Celery(CeleryApp):  # type: ignore[misc]
     def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         enable(self, config)
-

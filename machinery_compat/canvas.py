@@ -47,9 +47,12 @@ PROTOCOL_DEFAULTS: dict[str, Any] = {
     "replaced_task_nesting": 0,
     "stamped_headers": None,
     "stamps": {},
+    # Empty unless the user has chosen them, to keep arguments out of logs.
+    "argsrepr": "",
+    "kwargsrepr": "",
 }
 #: Written by Celery into every message and read back from the Signature or computed anew.
-DERIVED = frozenset({"lang", "task", "id", "eta", "root_id", "argsrepr", "kwargsrepr", "origin", "headers", "machinery"})
+DERIVED = frozenset({"lang", "task", "id", "eta", "root_id", "origin", "headers", "machinery"})
 EMBED = ("callbacks", "errbacks", "chain", "chord")
 REPR_LIMIT = 1024
 
@@ -305,8 +308,8 @@ def from_signature(
         id=uuid,
         eta=None,
         root_id=uuid,
-        argsrepr=repr(args)[:REPR_LIMIT],
-        kwargsrepr=repr(kwargs)[:REPR_LIMIT],
+        argsrepr=_repr(args),
+        kwargsrepr=_repr(kwargs),
         origin=None,
         machinery=raw,
         group=signature.group_uuid or None,
@@ -316,6 +319,11 @@ def from_signature(
             headers[name] = value
     properties = {"correlation_id": uuid, "reply_to": None, "priority": signature.priority}
     return headers, properties, (args, kwargs, {name: extra.get(name) for name in EMBED})
+
+
+def _repr(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= REPR_LIMIT else f"{text[:REPR_LIMIT]}…"
 
 
 def _headers_of(headers: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:

@@ -50,7 +50,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         if signature.ignore_when_task_not_registered:
             logger.warning(
                 "task %s[%s] is not registered here and says IgnoreWhenTaskNotRegistered: dropped",
-                signature.name, signature.uuid,
+                signature.name,
+                signature.uuid,
             )
             message.ack_log_error(logger, self.connection_errors)
             return

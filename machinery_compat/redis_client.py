@@ -14,19 +14,28 @@ from machinery_compat import errors, urls
 try:
     import redis
 except ImportError as exc:  # pragma: no cover - depends on what is installed
-    raise errors.ConfigError(
-        "Redis URLs need the redis client: pip install 'machinery-compat[redis]'"
-    ) from exc
+    raise errors.ConfigError("Redis URLs need the redis client: pip install 'machinery-compat[redis]'") from exc
 
 __all__ = ["client_for", "connection_params", "lua"]
 
 #: What a URL's query may set, as Celery's Redis URLs do.
-QUERY_OPTIONS = frozenset({
-    "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_ca_path",
-})
+QUERY_OPTIONS = frozenset(
+    {
+        "ssl_cert_reqs",
+        "ssl_ca_certs",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_check_hostname",
+        "ssl_ca_path",
+    }
+)
 _CERT_REQS = {
-    "CERT_REQUIRED": "required", "CERT_OPTIONAL": "optional", "CERT_NONE": "none",
-    ssl.CERT_REQUIRED: "required", ssl.CERT_OPTIONAL: "optional", ssl.CERT_NONE: "none",
+    "CERT_REQUIRED": "required",
+    "CERT_OPTIONAL": "optional",
+    "CERT_NONE": "none",
+    ssl.CERT_REQUIRED: "required",
+    ssl.CERT_OPTIONAL: "optional",
+    ssl.CERT_NONE: "none",
 }
 
 
@@ -69,7 +78,7 @@ def _address(url: str) -> urls.RedisAddress:
 
 
 def _tls_options(tls: Any, query: str) -> dict[str, Any]:
-    found = {name: value for name, value in parse_qsl(query) if name in QUERY_OPTIONS}
+    found: dict[str, Any] = {name: value for name, value in parse_qsl(query) if name in QUERY_OPTIONS}
     if isinstance(tls, Mapping):
         found.update(tls)
     requirement = found.get("ssl_cert_reqs", "required")

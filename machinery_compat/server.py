@@ -28,7 +28,9 @@ class Broker:
         What is no Signature is logged and left out, where Go's whole call fails.
         """
         with self._app.connection_for_read() as connection:
-            found: list[Signature] = connection.default_channel.pending_tasks(queue or self._app.conf.task_default_queue)
+            found: list[Signature] = connection.default_channel.pending_tasks(
+                queue or self._app.conf.task_default_queue
+            )
             return found
 
     def get_delayed_tasks(self) -> list[Signature]:

@@ -61,7 +61,9 @@ class Worker:
         kind = self.server.app.WorkController if self.server.config.no_unix_signals else self.server.app.Worker
         self._run(kind)
         if self._controller.exitcode:
-            raise errors.MachineryError(f"the worker {self.consumer_tag} ended with exit code {self._controller.exitcode}")
+            raise errors.MachineryError(
+                f"the worker {self.consumer_tag} ended with exit code {self._controller.exitcode}"
+            )
 
     def launch_async(self, failures: queue.Queue[BaseException] | None = None) -> threading.Thread:
         """Runs in a thread of this process, without signal handlers; mirrors Go's LaunchAsync.

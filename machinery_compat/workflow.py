@@ -72,9 +72,7 @@ class Workflow:
         try:
             self.send(signature)
         except (OperationalError, errors.MachineryError) as exc:
-            logger.error(
-                "task %s[%s]: its callback %s could not be sent: %s", of.name, of.uuid, signature.name, exc
-            )
+            logger.error("task %s[%s]: its callback %s could not be sent: %s", of.name, of.uuid, signature.name, exc)
 
     # -- success
 
@@ -153,9 +151,9 @@ class Workflow:
             self.send(planned)
 
 
-def append_results(callback: Signature, results: Sequence[TaskResult]) -> None:
+def append_results(callback: Signature, results: Sequence[TaskResult | None]) -> None:
     """Appends results to a callback's arguments, as Go does."""
     callback.args = [
         *(callback.args or ()),
-        *(Arg.from_raw(result.type, result.raw, name=result.celery or "") for result in results),
+        *(Arg.from_raw(result.type, result.raw, name=result.celery or "") for result in results if result is not None),
     ]

@@ -44,13 +44,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
 DEFAULT_EXPIRY = 3600
 
 
-def task_values(results: Sequence[TaskResult] | None) -> list[Any]:
+def task_values(results: Sequence[TaskResult | None] | None) -> list[Any]:
     """The Python values of a task's results.
 
     Raises:
         ArgumentError: a Value does not fit its Type; the text is Go's.
     """
-    return [_value(result) for result in results or ()]
+    return [_value(result) for result in results or () if result is not None]
 
 
 def _value(result: TaskResult) -> Any:
@@ -70,6 +70,18 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     """A Celery result backend whose documents are Machinery's."""
 
     supports_autoexpire = True
+    #: The generation of the configuration and the expiry that it says, in seconds.
+    _expiry: tuple[int, int] | None = None
+
+    @property
+    def expiry(self) -> int:
+        """Seconds that a document is kept; 0 means for ever."""
+        generation = self.app.machinery.generation
+        if self._expiry is None or self._expiry[0] != generation:
+            expires = self.prepare_expires(None) if generation else self.expires
+            seconds = 0 if expires is None or expires < 0 else int(expires) or DEFAULT_EXPIRY
+            self._expiry = (generation, seconds)
+        return self._expiry[1]
 
     # -- what the worker writes
 
@@ -82,9 +94,7 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             command: collects Redis commands to be sent together with the message; only of use
                 when the results are on the same server.
         """
-        state = TaskState(
-            task_uuid=signature.uuid, task_name=signature.name, state=PENDING, created_at=now_text()
-        )
+        state = TaskState(task_uuid=signature.uuid, task_name=signature.name, state=PENDING, created_at=now_text())
         self._put_state(state, server, command)
 
     def store_received(self, signatures: Sequence[Signature]) -> None:
@@ -97,18 +107,21 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         self.app.machinery.workflow.failed(signature, error)
 
     def _store_result(
-        self, task_id: str, result: Any, state: str, traceback: str | None = None,
-        request: Any = None, **kwargs: Any,
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
     ) -> Any:
         self._update_states([self._task_state(task_id, result, state, traceback, request)])
         return result
 
-    def _task_state(
-        self, task_id: str, result: Any, state: str, traceback: str | None, request: Any
-    ) -> TaskState:
+    def _task_state(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> TaskState:
         document = TaskState(task_uuid=task_id, state=state)
         if state == SUCCESS:
-            document.results = self._results(result, request)
+            document.results = list(self._results(result, request))
             children = self.current_task_children(request)
             if children:
                 document.celery = kombu_json.dumps({"children": children})
@@ -146,7 +159,11 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         return self.prepare_value(result)
 
     def mark_as_done(
-        self, task_id: str, result: Any, request: Any = None, store_result: bool = True,
+        self,
+        task_id: str,
+        result: Any,
+        request: Any = None,
+        store_result: bool = True,
         state: str = SUCCESS,
     ) -> None:
         super().mark_as_done(task_id, result, request, store_result, state)
@@ -155,8 +172,14 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             self.app.machinery.workflow.succeeded(signature, self._results(result, request))
 
     def mark_as_failure(
-        self, task_id: str, exc: Any, traceback: Any = None, request: Any = None,
-        store_result: bool = True, call_errbacks: bool = True, state: str = FAILURE,
+        self,
+        task_id: str,
+        exc: Any,
+        traceback: Any = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = FAILURE,
     ) -> None:
         super().mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
         signature = _signature_of(request)
@@ -164,8 +187,13 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             self.app.machinery.workflow.failed(signature, canvas.error_text(exc))
 
     def mark_as_retry(
-        self, task_id: str, exc: Any, traceback: Any = None, request: Any = None,
-        store_result: bool = True, state: str = RETRY,
+        self,
+        task_id: str,
+        exc: Any,
+        traceback: Any = None,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = RETRY,
     ) -> Any:
         """Writes RETRY.
 
@@ -213,7 +241,11 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         return errors.TaskError(document.error)
 
     def wait_for(
-        self, task_id: str, timeout: float | None = None, interval: float = 0.5, no_ack: bool = True,
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
         on_interval: Any = None,
     ) -> dict[str, Any]:
         self._ensure_not_eager()
@@ -232,8 +264,14 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def get_many(
-        self, task_ids: Any, timeout: float | None = None, interval: float = 0.5, no_ack: bool = True,
-        on_message: Any = None, on_interval: Any = None, max_iterations: int | None = None,
+        self,
+        task_ids: Any,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_message: Any = None,
+        on_interval: Any = None,
+        max_iterations: int | None = None,
         READY_STATES: frozenset[str] = celery_states.READY_STATES,
     ) -> Any:
         """Yields ``(task_id, meta)`` as tasks end; one round trip looks at all that are left."""
@@ -265,9 +303,7 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     # -- groups
 
     def _save_group(self, group_id: str, result: GroupResult) -> GroupResult:
-        meta = GroupMeta(
-            group_uuid=group_id, task_uuids=[child.id for child in result.results], created_at=now_text()
-        )
+        meta = GroupMeta(group_uuid=group_id, task_uuids=[child.id for child in result.results], created_at=now_text())
         if any(isinstance(child, GroupResult) or child.parent for child in result.results):
             # Machinery's groups are flat and without parents.
             meta.celery = kombu_json.dumps(result.as_tuple())

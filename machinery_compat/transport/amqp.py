@@ -32,7 +32,7 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
     def __init__(self, raw: amqp.Message, channel: Channel, queue: str) -> None:
         super().__init__(raw, channel=channel)
         self.queue = queue
-        self.raw_body = _bytes(self.body)
+        self.raw_body = _bytes(raw.body)
         try:
             self.signature = base.decode(self.raw_body)
         except errors.DecodeError:
@@ -63,22 +63,32 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self._queue_of: dict[str, str] = {}
         self._side: Any = None
         # With confirms on, amqp has put its confirming method over the class's own.
-        self._publish_raw = self.basic_publish
-        self.basic_publish = self._publish
+        self._publish_raw: Any = self.basic_publish
+        self.basic_publish: Any = self._publish
 
     # -- publishing
 
     def prepare_message(
-        self, body: Any, priority: int | None = None, content_type: str | None = None,
-        content_encoding: str | None = None, headers: Mapping[str, Any] | None = None,
-        properties: dict[str, Any] | None = None, **kwargs: Any,
+        self,
+        body: Any,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Any:
         signature = base.signature_to_send(self.border, body, headers, properties, priority, content_type)
         if signature is not None:
             return signature
         return super().prepare_message(
-            body, priority=priority, content_type=content_type, content_encoding=content_encoding,
-            headers=headers, properties=properties, **kwargs,
+            body,
+            priority=priority,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=headers,
+            properties=properties,
+            **kwargs,
         )
 
     def _publish(self, msg: Any, exchange: str = "", routing_key: str = "", **kwargs: Any) -> Any:
@@ -94,9 +104,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             return self.publish_delayed(message, delay, exchange, msg.routing_key)
         return self._publish_raw(message, exchange=exchange, routing_key=routing_key, **kwargs)
 
-    def _delay_queue(
-        self, message: amqp.Message, delay: int, exchange: str, routing_key: str
-    ) -> str:
+    def _delay_queue(self, message: amqp.Message, delay: int, exchange: str, routing_key: str) -> str:
         """Declares the queue in which a message waits; RabbitMQ then moves it on."""
         arguments: dict[str, Any] = {
             "x-dead-letter-exchange": exchange,
@@ -108,9 +116,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         else:
             queue = f"delay.{delay}.{exchange}.{routing_key}"
             arguments.update({"x-message-ttl": delay, "x-expires": 2 * delay})
-        self.queue_declare(
-            queue=queue, durable=True, auto_delete=self.border.delay_auto_delete, arguments=arguments
-        )
+        self.queue_declare(queue=queue, durable=True, auto_delete=self.border.delay_auto_delete, arguments=arguments)
         return queue
 
     # -- consuming
@@ -157,6 +163,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         RabbitMQ puts what is rejected back at the head, so that two workers, each with its
         prefetch full of what only the other one knows, would wait for each other for ever.
         """
+        assert message.signature is not None
         copy = amqp_message(message.signature, message.raw_body)
         # Powers of two, so that parked tasks share a few queues.
         delay = 1 << max(int(seconds * 1000) - 1, 0).bit_length()
@@ -173,9 +180,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         base.log_buried(body, reason, dead)
         side = self.side_channel
         side.queue_declare(queue=dead, durable=True, auto_delete=False)
-        entry = amqp.Message(
-            base.dead_letter(body, reason, queue), content_type="application/json", delivery_mode=2
-        )
+        entry = amqp.Message(base.dead_letter(body, reason, queue), content_type="application/json", delivery_mode=2)
         side._publish_raw(entry, exchange="", routing_key=dead)
 
     @property
@@ -202,8 +207,7 @@ def amqp_message(signature: Signature, body: bytes | None = None) -> amqp.Messag
     if signature.priority:
         properties["priority"] = signature.priority
     headers = {
-        name: value for name, value in (signature.headers or {}).items()
-        if value is None or type(value) in (str, bool)
+        name: value for name, value in (signature.headers or {}).items() if value is None or type(value) in (str, bool)
     }
     if headers:
         properties["application_headers"] = headers

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery._state import get_current_task
 from celery.exceptions import InvalidTaskError
 from kombu.serialization import register
+from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors
 from machinery_compat.wire import Signature
@@ -99,6 +100,10 @@ class TaskPayload:
             properties, decoded = {"correlation_id": signature.uuid}, ([], {}, {})
         return {"headers": headers, "properties": properties, "body": decoded}
 
+    if TYPE_CHECKING:
+
+        def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None: ...
+
     @property
     def payload(self) -> Any:
         """The body; Celery's consumer learns here that the arguments do not convert."""
@@ -121,8 +126,12 @@ def border_of(transport_options: Mapping[str, Any] | None) -> Border:
 
 
 def signature_to_send(
-    border: Border, body: Any, headers: Mapping[str, Any] | None, properties: Mapping[str, Any] | None,
-    priority: int | None, content_type: str | None,
+    border: Border,
+    body: Any,
+    headers: Mapping[str, Any] | None,
+    properties: Mapping[str, Any] | None,
+    priority: int | None,
+    content_type: str | None,
 ) -> Signature | None:
     """The Signature of what is being published, or None when it is not a task.
 
@@ -137,7 +146,9 @@ def signature_to_send(
     if content_type != CONTENT_TYPE:
         body = _deserialized(body, content_type)
     return canvas.to_signature(
-        body, headers, properties or {},
+        body,
+        headers,
+        properties or {},
         priority=priority or 0,
         parameters=border.parameters(headers["task"]),
         base=current_signature(headers["id"]),
@@ -152,7 +163,7 @@ def _deserialized(body: Any, content_type: str | None) -> Any:
             f"a task serialized as {content_type} cannot become a Machinery Signature; "
             f"use the serializer {SERIALIZER!r} (the default here) or 'json'"
         )
-    return canvas.kombu_json.loads(body)
+    return kombu_json.loads(body)
 
 
 def current_signature(uuid: str | None = None) -> Signature | None:
@@ -204,7 +215,7 @@ def dead_letter(body: bytes, reason: str, queue: str) -> bytes:
         entry["body"] = body.decode("utf-8")
     except UnicodeDecodeError:
         entry["body_hex"] = body.hex()
-    return str(canvas.kombu_json.dumps(entry)).encode()
+    return str(kombu_json.dumps(entry)).encode()
 
 
 def dead_queue(queue: str) -> str:

@@ -53,8 +53,14 @@ class Caretaker(threading.Thread):
     """
 
     def __init__(
-        self, connect: Callable[[], redis.Redis], consumer: str, *,
-        lease: float, delayed_key: str, poll_period: float, default_queue: str,
+        self,
+        connect: Callable[[], redis.Redis],
+        consumer: str,
+        *,
+        lease: float,
+        delayed_key: str,
+        poll_period: float,
+        default_queue: str,
     ) -> None:
         super().__init__(name=f"machinery-caretaker-{consumer[:8]}", daemon=True)
         self.consumer = consumer
@@ -108,7 +114,9 @@ class Caretaker(threading.Thread):
             if count:
                 logger.warning(
                     "queue %s: put back %d messages of %d consumers that went away without giving them back",
-                    keys.queue, count, gone,
+                    keys.queue,
+                    count,
+                    gone,
                 )
 
     def _move(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -49,8 +50,11 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         queue = payload.keys.queue
         fields["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
         virtual.base.base.Message.__init__(
-            self, channel=channel, delivery_tag=str(uuid4()),
-            delivery_info=fields["properties"]["delivery_info"], **fields,
+            self,
+            channel=channel,
+            delivery_tag=str(uuid4()),
+            delivery_info=fields["properties"]["delivery_info"],
+            **fields,
         )
         self._decoded_cache = fields["body"]
 
@@ -128,9 +132,7 @@ class Claim:
         if self._connection is None or self._connection._sock is None:
             self._connect()
         assert self._connection is not None
-        self._connection.send_command(
-            "BLMOVE", self.keys.queue, self.keys.inflight, "LEFT", "RIGHT", self.timeout
-        )
+        self._connection.send_command("BLMOVE", self.keys.queue, self.keys.inflight, "LEFT", "RIGHT", self.timeout)
         self.waiting = True
         self.fd = self._connection._sock.fileno()
         return self.fd
@@ -205,11 +207,9 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         """Stops watching a claim, before its socket is closed."""
         fd, claim.fd = claim.fd, None
         if fd is not None and self._claims.pop(fd, None) is not None:
-            try:
+            # The event loop may have let go of it already.
+            with contextlib.suppress(KeyError, ValueError, OSError):
                 self._unregister_from_poll(fd)
-            except (KeyError, ValueError, OSError):
-                # The event loop has let go of it already.
-                pass
 
     def on_readable(self, fileno: int) -> Any:
         claim = self._claims.get(fileno)
@@ -244,4 +244,3 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         for claim in list(self._claims.values()):
             self.forget(claim)
         super().close()
-

@@ -113,16 +113,24 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     # -- publishing
 
     def prepare_message(
-        self, body: Any, priority: int | None = None, content_type: str | None = None,
-        content_encoding: str | None = None, headers: Mapping[str, Any] | None = None,
+        self,
+        body: Any,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: Mapping[str, Any] | None = None,
         properties: dict[str, Any] | None = None,
     ) -> Any:
         signature = base.signature_to_send(self.border, body, headers, properties, priority, content_type)
         if signature is not None:
             return signature
         return super().prepare_message(
-            body, priority=priority, content_type=content_type, content_encoding=content_encoding,
-            headers=headers, properties=properties,
+            body,
+            priority=priority,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=headers,
+            properties=properties,
         )
 
     def basic_publish(self, message: Any, exchange: str, routing_key: str, **kwargs: Any) -> Any:
@@ -148,8 +156,13 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             command("execute_command", "ZADD", self.delayed_tasks_key, due, body)
         elif signature.priority:
             command(
-                "execute_command", "EVAL", lua("publish_priority"), 1,
-                signature.routing_key, body, signature.priority,
+                "execute_command",
+                "EVAL",
+                lua("publish_priority"),
+                1,
+                signature.routing_key,
+                body,
+                signature.priority,
             )
         else:
             command("execute_command", "RPUSH", signature.routing_key, body)
@@ -185,9 +198,12 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     def _start_claim(self, queue: str) -> None:
         if self._caretaker is None:
             self._caretaker = Caretaker(
-                self._create_client, self.consumer_id,
-                lease=self.lease_time, delayed_key=self.delayed_tasks_key,
-                poll_period=self.delayed_tasks_poll_period, default_queue=self.border.default_queue,
+                self._create_client,
+                self.consumer_id,
+                lease=self.lease_time,
+                delayed_key=self.delayed_tasks_key,
+                poll_period=self.delayed_tasks_poll_period,
+                default_queue=self.border.default_queue,
             )
             self._caretaker.start()
         keys = Keys(queue, self.consumer_id)
@@ -249,8 +265,13 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         signature = base.decode(claimed.body)
         signature.routing_key = claimed.keys.queue
         self.commands.eval(
-            lua("park"), 2, claimed.keys.inflight, self.delayed_tasks_key,
-            claimed.body, time_ns() + int(seconds * 1e9), signature.encode(),
+            lua("park"),
+            2,
+            claimed.keys.inflight,
+            self.delayed_tasks_key,
+            claimed.body,
+            time_ns() + int(seconds * 1e9),
+            signature.encode(),
         )
 
     def bury(self, claimed: Claimed, reason: str) -> None:

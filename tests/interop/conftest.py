@@ -45,8 +45,13 @@ class Fleet:
 
     def _options(self) -> dict[str, Any]:
         return {
-            "flavor": self.flavor, "broker": self.broker, "backend": self.backend, "queue": self.names.queue,
-            "exchange": self.names.exchange, "binding_key": self.names.binding_key, "counter": self.backend,
+            "flavor": self.flavor,
+            "broker": self.broker,
+            "backend": self.backend,
+            "queue": self.names.queue,
+            "exchange": self.names.exchange,
+            "binding_key": self.names.binding_key,
+            "counter": self.backend,
         }
 
     def go(self, **options: Any) -> GoWorker:
@@ -57,8 +62,13 @@ class Fleet:
         """Starts a Python worker on the queue, as a user would."""
         options = {"AMQP_EXCHANGE": self.names.exchange, "AMQP_BINDING_KEY": self.names.binding_key, **options}
         worker = PythonWorker(
-            self.directory, self.journal, broker=self.broker, backend=self.backend,
-            queue=options.pop("queue", self.names.queue), counter=self.backend, **options,
+            self.directory,
+            self.journal,
+            broker=self.broker,
+            backend=self.backend,
+            queue=options.pop("queue", self.names.queue),
+            counter=self.backend,
+            **options,
         )
         self.stack.callback(lambda: print(f"--- {worker.log.name}\n{worker.process.tail()}"))
         return self.stack.enter_context(worker)
@@ -79,15 +89,22 @@ class Fleet:
 
     def config(self, **options: Any) -> Config:
         return Config(
-            broker=self.broker, result_backend=self.backend, default_queue=self.names.queue,
-            amqp=AMQPConfig(exchange=self.names.exchange, binding_key=self.names.binding_key), **options,
+            broker=self.broker,
+            result_backend=self.backend,
+            default_queue=self.names.queue,
+            amqp=AMQPConfig(exchange=self.names.exchange, binding_key=self.names.binding_key),
+            **options,
         )
 
 
 @pytest.fixture(params=FLAVORS)
 def fleet(
-    request: pytest.FixtureRequest, redis_db: str, names: Names, tmp_path: Path,
-    go_worker: GoWorkerFactory, go_client: GoClientFactory,
+    request: pytest.FixtureRequest,
+    redis_db: str,
+    names: Names,
+    tmp_path: Path,
+    go_worker: GoWorkerFactory,
+    go_client: GoClientFactory,
 ) -> Iterator[Fleet]:
     """A queue of its own, once for each version and driver of Go's Machinery."""
     broker = redis_db

@@ -16,19 +16,34 @@ pytestmark = pytest.mark.go
 
 #: A value at each limit of each type; what Go hands back must be the same.
 LIMITS: list[tuple[str, Any]] = [
-    ("bool", True), ("bool", False),
+    ("bool", True),
+    ("bool", False),
     *((f"int{bits}", value) for bits in (8, 16, 32, 64) for value in (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)),
-    ("int", -(2**63)), ("int", 2**63 - 1),
+    ("int", -(2**63)),
+    ("int", 2**63 - 1),
     *((f"uint{bits}", value) for bits in (8, 16, 32, 64) for value in (0, 2**bits - 1)),
     ("uint", 2**64 - 1),
-    ("float64", 1.7976931348623157e308), ("float64", 5e-324), ("float64", 100.0), ("float64", 1e21), ("float64", 0.1),
-    ("float32", 0.1), ("float32", 16777216.0),
-    ("string", ""), ("string", 'a "quoted" <b>&\u2028 😀 \x00\x1f'),
+    ("float64", 1.7976931348623157e308),
+    ("float64", 5e-324),
+    ("float64", 100.0),
+    ("float64", 1e21),
+    ("float64", 0.1),
+    ("float32", 0.1),
+    ("float32", 16777216.0),
+    ("string", ""),
+    ("string", 'a "quoted" <b>&\u2028 😀 \x00\x1f'),
 ]
 SLICE_LIMITS: list[tuple[str, Any]] = [
-    ("[]bool", [True, False]), ("[]int8", [-128, 127]), ("[]int64", [-(2**63), 2**63 - 1]), ("[]int", [1]),
-    ("[]uint16", [0, 65535]), ("[]uint64", [2**64 - 1]), ("[]float64", [0.1, 1e-7, 100.0]), ("[]float32", [0.5]),
-    ("[]string", ["foo", "<b>", ""]), ("[]int64", []),
+    ("[]bool", [True, False]),
+    ("[]int8", [-128, 127]),
+    ("[]int64", [-(2**63), 2**63 - 1]),
+    ("[]int", [1]),
+    ("[]uint16", [0, 65535]),
+    ("[]uint64", [2**64 - 1]),
+    ("[]float64", [0.1, 1e-7, 100.0]),
+    ("[]float32", [0.5]),
+    ("[]string", ["foo", "<b>", ""]),
+    ("[]int64", []),
 ]
 
 
@@ -91,7 +106,11 @@ def test_typed_arguments_at_their_limits(fleet: Fleet) -> None:
 
     for language in ("go", "py"):
         sent = [
-            (go_type, value, fleet.server.send_task(new_signature(f"{language}_echo_{echo_of(go_type)}", Arg(go_type, value))))
+            (
+                go_type,
+                value,
+                fleet.server.send_task(new_signature(f"{language}_echo_{echo_of(go_type)}", Arg(go_type, value))),
+            )
             for go_type, value in [*LIMITS, *SLICE_LIMITS, ("[]byte", b"\x00\xff"), ("[]byte", b"")]
         ]
         for go_type, value, result in sent:
@@ -115,9 +134,9 @@ def test_failures_keep_their_text(fleet: Fleet) -> None:
     fleet.python()
     app = fleet.server.app
 
-    with pytest.raises(TaskError, match="^no luck <&>$"):
+    with pytest.raises(TaskError, match=r"^no luck <&>$"):
         app.send_task("go_fail", ["no luck <&>"]).get(timeout=10)
-    with pytest.raises(ValueError, match="^no luck <&>$"):
+    with pytest.raises(ValueError, match=r"^no luck <&>$"):
         app.send_task("py_fail", ["no luck <&>"]).get(timeout=10)
     uuid = fleet.client.send(signature("py_fail", arg("string", "no luck <&>")))
     assert fleet.client.get(uuid)["error"] == "no luck <&>"
@@ -143,7 +162,7 @@ def test_a_retry_runs_out(fleet: Fleet) -> None:
 
     result = fleet.server.send_task(sent)
 
-    with pytest.raises(TaskError, match="^again$"):
+    with pytest.raises(TaskError, match=r"^again$"):
         result.get_with_timeout(15)
     assert [one.name for one in fleet.python().executions()] == ["py_fail"] * 2
 
@@ -174,15 +193,14 @@ def test_both_drain_one_queue(fleet: Fleet) -> None:
     go_only, py_only, both = "go_add", "py_add", "mixed"
     names = [(go_only, py_only, both, both)[i % 4] for i in range(1000)]
     from_go = fleet.client.send_many([signature(name, arg("int64", i)) for i, name in enumerate(names)], timeout=60)
-    from_python = [
-        fleet.server.send_task(new_signature(name, i)).signature.uuid for i, name in enumerate(names)
-    ]
+    from_python = [fleet.server.send_task(new_signature(name, i)).signature.uuid for i, name in enumerate(names)]
     fleet.go(concurrency=4)
     worker = fleet.python(concurrency=2)
 
     expected = sorted([*from_go, *from_python])
     wait_for(
-        lambda: len(worker.executions()) >= len(expected), 120,
+        lambda: len(worker.executions()) >= len(expected),
+        120,
         lambda: f"{len(worker.executions())} of {len(expected)} executed",
     )
 
@@ -192,7 +210,8 @@ def test_both_drain_one_queue(fleet: Fleet) -> None:
     assert {one.language for one in executions if one.name == py_only} == {"py"}
     states = fleet.server.backend.task_states(expected)
     wait_for(
-        lambda: all(s is not None and s.state == "SUCCESS" for s in fleet.server.backend.task_states(expected)), 30,
+        lambda: all(s is not None and s.state == "SUCCESS" for s in fleet.server.backend.task_states(expected)),
+        30,
         lambda: str({s.state for s in states if s is not None}),
     )
 

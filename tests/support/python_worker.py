@@ -24,28 +24,61 @@ class PythonWorker:
     """One ``celery worker`` process (with its pool), its log and its journal."""
 
     def __init__(
-        self, directory: Path, journal: Path | None = None, *, broker: str, backend: str, queue: str,
-        pool: str = "prefork", concurrency: int = 2, counter: str | None = None, arguments: tuple[str, ...] = (),
-        app: str = "machinery_compat", tasks: str = "tests.support.tasks", loglevel: str = "INFO", **variables: str,
+        self,
+        directory: Path,
+        journal: Path | None = None,
+        *,
+        broker: str,
+        backend: str,
+        queue: str,
+        pool: str = "prefork",
+        concurrency: int = 2,
+        counter: str | None = None,
+        arguments: tuple[str, ...] = (),
+        app: str = "machinery_compat",
+        tasks: str = "tests.support.tasks",
+        loglevel: str = "INFO",
+        **variables: str,
     ) -> None:
         self.journal = journal or directory / "journal"
         self.name = f"py-{uuid.uuid4().hex[:8]}@test"
         self.log = directory / f"python-worker-{self.name}.log"
         environment = {
-            "BROKER": broker, "RESULT_BACKEND": backend, "DEFAULT_QUEUE": queue,
-            "JOURNAL": str(self.journal), "COUNTERS": counter or backend, "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1", **variables,
+            "BROKER": broker,
+            "RESULT_BACKEND": backend,
+            "DEFAULT_QUEUE": queue,
+            "JOURNAL": str(self.journal),
+            "COUNTERS": counter or backend,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            **variables,
         }
         command = [
-            sys.executable, "-m", "celery", "-A", app, "worker", "-I", tasks, "-P", pool, "-c", str(concurrency),
-            "-n", self.name, "-l", loglevel, *arguments,
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            app,
+            "worker",
+            "-I",
+            tasks,
+            "-P",
+            pool,
+            "-c",
+            str(concurrency),
+            "-n",
+            self.name,
+            "-l",
+            loglevel,
+            *arguments,
         ]
         self.process = Process(command, self.log, {**os.environ, **environment})
 
     def wait_ready(self, timeout: float = START_SECONDS) -> Self:
         """Return once the worker consumes."""
         wait_for(
-            lambda: " ready." in self.text() or not self.process.running(), timeout,
+            lambda: " ready." in self.text() or not self.process.running(),
+            timeout,
             lambda: f"not ready\n{self.process.tail()}",
         )
         if not self.process.running():

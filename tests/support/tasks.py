@@ -28,10 +28,21 @@ from machinery_compat.wire import (
 )
 
 ECHO_TYPES: dict[str, Any] = {
-    "bool": bool, "string": str, "bytes": bytes,
-    "int": Int, "int8": Int8, "int16": Int16, "int32": Int32, "int64": Int64,
-    "uint": Uint, "uint8": Uint8, "uint16": Uint16, "uint32": Uint32, "uint64": Uint64,
-    "float32": Float32, "float64": float,
+    "bool": bool,
+    "string": str,
+    "bytes": bytes,
+    "int": Int,
+    "int8": Int8,
+    "int16": Int16,
+    "int32": Int32,
+    "int64": Int64,
+    "uint": Uint,
+    "uint8": Uint8,
+    "uint16": Uint16,
+    "uint32": Uint32,
+    "uint64": Uint64,
+    "float32": Float32,
+    "float64": float,
 }
 SLICE_TYPES: dict[str, Any] = {f"slice_{name}": list[kind] for name, kind in ECHO_TYPES.items() if name != "bytes"}
 
@@ -135,7 +146,22 @@ def headers() -> dict[str, Any]:
     return dict(signature.headers or {})
 
 
-for function in (add, multiply, concat, swap, who, fail, nothing, sleep, greet, describe, echo, fail_times, retry_later, headers):
+for function in (
+    add,
+    multiply,
+    concat,
+    swap,
+    who,
+    fail,
+    nothing,
+    sleep,
+    greet,
+    describe,
+    echo,
+    fail_times,
+    retry_later,
+    headers,
+):
     task(function, name=f"py_{function.__name__}")
 #: Names that workers of both languages know.
 task(who, name="who")

@@ -1,0 +1,1 @@
+"""Runnable comparisons; each prints its ratios side by side in one run."""

@@ -1,0 +1,7 @@
+"""``celery -A benchmarks.worker_ours worker``"""
+
+import os
+
+from benchmarks import apps
+
+app = apps.ours(os.environ["BENCH_REDIS"]).app

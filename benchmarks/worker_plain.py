@@ -1,0 +1,7 @@
+"""``celery -A benchmarks.worker_plain worker``"""
+
+import os
+
+from benchmarks import apps
+
+app = apps.plain(os.environ["BENCH_REDIS"]).app
