@@ -28,7 +28,7 @@ DELAY = 1.0
 #: How many tasks both workers share.
 SHARED = 20
 
-COLUMNS = (("call", 34), ("sent by", 24), ("run by", 19), ("result", 50), ("ms", 5))
+COLUMNS = (("call", 34), ("sent by", 24), ("run by", 19), ("result", 51), ("ms", 5))
 
 
 class Row(NamedTuple):
