@@ -20,8 +20,8 @@ SHOWN = 30
 class CommandFailed(RuntimeError):
     """A command ended with an error; ``lines`` are the last ones that it wrote."""
 
-    def __init__(self, what: str, lines: list[str]) -> None:
-        super().__init__(f"{what}: {lines[-1] if lines else 'failed without a word'}")
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(lines[-1] if lines else "it failed without a word")
         self.lines = lines
 
 
@@ -62,7 +62,7 @@ def run(what: str, command: Sequence[str], env: Mapping[str, str] | None = None,
         raise
     reader.join(INTERVAL)
     if status:
-        raise CommandFailed(what, list(lines))
+        raise CommandFailed(list(lines))
     print(f"    {time.monotonic() - begin:4.1f} s  done", flush=True)
 
 
