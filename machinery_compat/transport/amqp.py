@@ -133,6 +133,8 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
 
     def basic_consume(self, queue: str = "", consumer_tag: str = "", *args: Any, **kwargs: Any) -> Any:
         if queue not in self._kombu_queues:
+            if not self.border.enabled:
+                raise errors.ConfigError(base.NOT_ENABLED)
             self._queue_of[consumer_tag] = queue
         return super().basic_consume(queue, consumer_tag, *args, **kwargs)
 
