@@ -16,7 +16,7 @@ from celery.signals import task_retry, worker_process_init
 from kombu import Connection as KombuConnection
 from kombu import Exchange, Queue
 
-from machinery_compat import canvas, errors, urls
+from machinery_compat import canvas, celery_header, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.settings import settings_of
@@ -220,7 +220,7 @@ class AppBorder(Border):
 
 
 def _ignores_result(signature: Signature) -> bool:
-    text = (signature.headers or {}).get(canvas.HEADER)
+    text = (signature.headers or {}).get(celery_header.HEADER)
     return isinstance(text, str) and '"ignore_result": true' in text
 
 

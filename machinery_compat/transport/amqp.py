@@ -31,6 +31,8 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
 
     def __init__(self, raw: amqp.Message, channel: Channel, queue: str) -> None:
         super().__init__(raw, channel=channel)
+        # Kombu has taken the user's headers for its own, such as one that is called compression.
+        self.errors = []
         self.queue = queue
         self.raw_body = _bytes(raw.body)
         try:
