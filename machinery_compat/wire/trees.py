@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from machinery_compat.wire.message import Signature
 
-__all__ = ["children", "copy_tree", "flat_brackets", "is_plain", "tree_of"]
+__all__ = ["children", "copy_tree", "count_objects", "is_plain", "tree_of"]
 
 
 def children(signature: Signature) -> Iterator[Signature]:
@@ -34,35 +34,29 @@ def tree_of(signature: Signature) -> list[Signature]:
     return found
 
 
-def flat_brackets(signature: Signature) -> int:
-    """Count the brackets of a signature's text if values are flat and headers empty; -1 where there are headers."""
+def count_objects(signature: Signature) -> tuple[int, bool]:
+    """Count the objects in a decoded signature's text, leaving out Values and headers; tell whether there are headers."""
     count = 0
-    while True:  # a chain is walked, only branches recurse
+    headed = False
+    branches: list[Signature] = []
+    while True:
         count += 1
-        if signature.args is not None:
-            count += 1 + len(signature.args)
+        if signature.args:
+            count += len(signature.args)
         if signature.headers is not None:
+            count += 1
             if signature.headers:
-                return -1
-            count += 1
-        if signature.on_error is not None:
-            count += 1
+                headed = True
         following = signature.on_success
-        if following is not None:
-            count += 1
-            if len(following) == 1 and not signature.on_error and signature.chord_callback is None:
-                if following[0] is None:
-                    return count
+        if following and len(following) == 1 and not signature.on_error and signature.chord_callback is None:
+            if following[0] is not None:
                 signature = following[0]
                 continue
-        elif signature.chord_callback is None and not signature.on_error:
-            return count
-        for child in children(signature):
-            inner = flat_brackets(child)
-            if inner < 0:
-                return -1
-            count += inner
-        return count
+        else:
+            branches.extend(children(signature))
+        if not branches:
+            return count, headed
+        signature = branches.pop()
 
 
 def is_plain(signature: Signature) -> bool:
