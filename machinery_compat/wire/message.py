@@ -141,8 +141,8 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
         """
         return _encode_signature(self)
 
-    @classmethod
-    def decode(cls, data: bytes) -> Signature:
+    @staticmethod
+    def decode(data: bytes) -> Signature:
         """Read a message body as a Go worker does.
 
         Raises:
@@ -155,7 +155,8 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
         # An object that Go would merge with a repetition of it shows as a brace too many; so do Values and headers
         # that hold one. (Taking a character out is much faster than counting it.)
         braces = len(data) - len(data.replace(b"{", b""))
-        if signature.headers or braces != 1 + len(signature.args or ()) + (signature.headers is not None):
+        args, headers = signature.args, signature.headers
+        if headers or braces != 1 + (0 if args is None else len(args)) + (headers is not None):
             return _look_closer(signature, data, braces)
         return signature
 

@@ -39,24 +39,22 @@ def count_objects(signature: Signature) -> tuple[int, bool]:
     count = 0
     headed = False
     branches: list[Signature] = []
+    current: Signature | None = signature
     while True:
-        count += 1
-        if signature.args:
-            count += len(signature.args)
-        if signature.headers is not None:
-            count += 1
-            if signature.headers:
-                headed = True
-        following = signature.on_success
-        if following and len(following) == 1 and not signature.on_error and signature.chord_callback is None:
-            if following[0] is not None:
-                signature = following[0]
-                continue
-        else:
-            branches.extend(children(signature))
+        while current is not None:
+            args, headers, following = current.args, current.headers, current.on_success
+            count += 1 if args is None else 1 + len(args)
+            if headers is not None:
+                count += 1
+                if headers:
+                    headed = True
+            if current.on_error or current.chord_callback is not None or (following and len(following) > 1):
+                branches.extend(children(current))
+                break
+            current = following[0] if following else None
         if not branches:
             return count, headed
-        signature = branches.pop()
+        current = branches.pop()
 
 
 def is_plain(signature: Signature) -> bool:
