@@ -216,7 +216,8 @@ _MERGING: Final = (b'"Args"', b'"Headers"', b'"OnSuccess"', b'"OnError"', b'"Cho
 _CALLBACKS: Final = b'"OnSuccess":null,"OnError":null,"ChordCallback":null'
 _MAX_LEVELS: Final = 10_000  # of objects and lists; what Go's decoder reads
 _REFUSALS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
-_INT64: Final = (-(2**63), 2**63 - 1)
+_MIN_INT: Final = -(2**63)
+_MAX_INT: Final = 2**63 - 1
 _is_go_time = re.compile(gotime.CANONICAL_TIME).match
 _find_escaped_letter = re.compile(rb"\\u00[4-7]").search
 _find_minus_zero = re.compile(rb"-0(?<![0-9A-Za-z]-0)(?![0-9.eE])").search
@@ -286,13 +287,23 @@ def _check(signature: Signature) -> bool:
     """Refuse what Go could not read back; tell whether the ETA had to be brought into Go's form."""
     if not 0 <= signature.priority <= 255:
         raise EncodeError(f"Priority {signature.priority} is out of range; Machinery has 0 to 255")
-    for name in ("group_task_count", "retry_count", "retry_timeout"):
-        if not _INT64[0] <= getattr(signature, name) <= _INT64[1]:
-            raise EncodeError(f"{_NAMES[name]} {getattr(signature, name)} is out of range; Go has 64 bits for it")
+    if (
+        not _MIN_INT <= signature.group_task_count <= _MAX_INT
+        or not _MIN_INT <= signature.retry_count <= _MAX_INT
+        or not _MIN_INT <= signature.retry_timeout <= _MAX_INT
+    ):
+        raise EncodeError(_out_of_range(signature))
     if signature.eta is None or _is_go_time(signature.eta) is not None:
         return False
     signature.set_eta(signature.eta)
     return True
+
+
+def _out_of_range(signature: Signature) -> str:
+    for name in ("group_task_count", "retry_count", "retry_timeout"):
+        if not _MIN_INT <= getattr(signature, name) <= _MAX_INT:
+            break
+    return f"{_NAMES[name]} {getattr(signature, name)} is out of range; Go has 64 bits for it"
 
 
 def _is_flat(headers: dict[str, Any]) -> bool:

@@ -25,6 +25,8 @@ def children(signature: Signature) -> Iterator[Signature]:
 def tree_of(signature: Signature) -> list[Signature]:
     """List a signature and all that are nested in it, each once, parents first."""
     found = [signature]
+    if not signature.on_success and not signature.on_error and signature.chord_callback is None:
+        return found
     seen = {id(signature)}  # one callback may stand in several places, or by mistake in itself
     for item in found:
         for child in children(item):
@@ -35,7 +37,7 @@ def tree_of(signature: Signature) -> list[Signature]:
 
 
 def count_objects(signature: Signature) -> tuple[int, bool]:
-    """Count the objects in a decoded signature's text, leaving out Values and headers; tell whether there are headers."""
+    """Count the objects in a decoded signature's text without those in Values and headers; tell if any has headers."""
     count = 0
     headed = False
     branches: list[Signature] = []
@@ -77,17 +79,30 @@ def is_plain(signature: Signature) -> bool:
         signature = following[0]
 
 
+def _copy_alone(signature: Signature) -> Signature:
+    """Copy a signature, its Args and its headers; the copy still has the callbacks of the original."""
+    # Many times quicker than copy.copy, which comes to the same.
+    made: Signature = signature.__copy__()  # type: ignore[attr-defined]
+    if made.args is not None:
+        made.args = [arg.__copy__() for arg in made.args]  # type: ignore[attr-defined]
+    if made.headers is not None:
+        made.headers = copy.deepcopy(made.headers) if made.headers else {}
+    return made
+
+
 def copy_tree(signature: Signature) -> Signature:
     """Copy a signature with everything in it that can be changed."""
-    copies = {id(item): copy.copy(item) for item in tree_of(signature)}
+    tree = tree_of(signature)
+    copies = {id(item): _copy_alone(item) for item in tree}
 
-    def renew(callbacks: list[Signature | None] | None) -> list[Signature | None] | None:
-        return None if callbacks is None else [item and copies[id(item)] for item in callbacks]
+    def renew(callbacks: list[Signature | None]) -> list[Signature | None]:
+        return [None if item is None else copies[id(item)] for item in callbacks]
 
     for made in copies.values():
-        made.args = None if made.args is None else [copy.copy(arg) for arg in made.args]
-        made.headers = copy.deepcopy(made.headers)
-        made.on_success = renew(made.on_success)
-        made.on_error = renew(made.on_error)
-        made.chord_callback = made.chord_callback and copies[id(made.chord_callback)]
+        if made.on_success is not None:
+            made.on_success = renew(made.on_success)
+        if made.on_error is not None:
+            made.on_error = renew(made.on_error)
+        if made.chord_callback is not None:
+            made.chord_callback = copies[id(made.chord_callback)]
     return copies[id(signature)]

@@ -56,7 +56,7 @@ class Typed(_Base, gc=False):
         """
         if self.type == "int64":  # by far the commonest
             try:
-                number = int(self._raw)  # type: ignore[call-overload]
+                number = int(self._raw)
             except ValueError:
                 pass
             else:
