@@ -184,9 +184,8 @@ def report(figures: dict[str, list[tuple[float, float]]]) -> None:
         for name, rounds in figures.items()
     }
     ours = medians[Ours.name]
-    print(
-        f"\n{'median of the rounds':<20} {'sends/s':>9} {'consumes/s':>11}   {'ours : it, sending':>19} {'consuming':>10}"
-    )
+    heads = ("median of the rounds", "sends/s", "consumes/s", "ours : it, sending", "consuming")
+    print("\n{:<20} {:>9} {:>11}   {:>19} {:>10}".format(*heads))
     for name, (send, consume) in medians.items():
         print(f"{name:<20} {send:>9.0f} {consume:>11.0f}   {ours[0] / send:>18.2f}x {ours[1] / consume:>9.2f}x")
 

@@ -6,6 +6,7 @@ from the YAML file that MACHINERY_CONFIG names, or from Machinery's environment 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from machinery_compat.application import Celery, Task, enable
@@ -119,5 +120,8 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = Celery("machinery", config=Config.load())
+    path = os.environ.get("MACHINERY_CONFIG")
+    if path:
+        found.machinery.watch(path)
     globals()["app"] = found
     return found

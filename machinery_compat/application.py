@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,13 +12,14 @@ from celery import Task as CeleryTask
 from celery.app.amqp import AMQP as CeleryAMQP
 from celery.app.amqp import Queues as CeleryQueues
 from celery.exceptions import Ignore, Reject, Retry
-from celery.signals import task_retry
+from celery.signals import task_retry, worker_process_init
 from kombu import Connection as KombuConnection
 from kombu import Exchange, Queue
 
 from machinery_compat import canvas, errors, urls
 from machinery_compat.backends.base import Backend
-from machinery_compat.config import Config
+from machinery_compat.config import Config, ConfigWatcher
+from machinery_compat.settings import settings_of
 from machinery_compat.transport import transport_for
 from machinery_compat.transport.base import OPTION, SERIALIZER, Border
 from machinery_compat.wire import Signature
@@ -228,54 +230,51 @@ class Machinery:
 
     Attributes:
         config: Machinery's configuration.
+        generation: how often it has been replaced.
         border: what the channels ask.
         workflow: what follows a task's end.
         pre_publish: called with each Signature before it is sent.
     """
 
     def __init__(self, app: CeleryApp, config: Config) -> None:
+        self.app = app
         self.config = config
+        self.generation = 0
         self.border = AppBorder(app)
         self.workflow = Workflow(app)
         self.pre_publish: list[Any] = []
+        self._watcher: ConfigWatcher | None = None
 
     def __repr__(self) -> str:
         return "<machinery>"
 
+    def reload(self, config: Config) -> None:
+        """Uses another configuration from now on.
 
-def settings_of(config: Config, border: Border, given: bool = True) -> dict[str, Any]:
-    """The Celery settings that a Machinery configuration stands for; the user's own go before them.
+        Broker, result backend and queues stay what they were when the process connected, as in
+        Go; the expiry of results and the delay queue change at once.
+        """
+        self.config = config
+        self.app.conf.result_expires = config.results_expire_in
+        self.generation += 1
 
-    Args:
-        config: the configuration.
-        border: what the channels ask.
-        given: whether the configuration was the user's, and so its broker and result backend count.
-    """
-    amqp, redis = config.amqp_settings, config.redis_settings
-    options: dict[str, Any] = {
-        OPTION: border,
-        "delayed_tasks_key": redis.delayed_tasks_key or "delayed_tasks",
-        "delayed_tasks_poll_period": (redis.delayed_tasks_poll_period or 500) / 1000,
-        "normal_tasks_poll_period": (redis.normal_tasks_poll_period or 1000) / 1000,
-        "client_name": redis.client_name or None,
-        "socket_connect_timeout": redis.connect_timeout or None,
-    }
-    settings = {
-        "result_expires": config.results_expire_in,
-        "broker_transport_options": options,
-        "broker_connection_retry_on_startup": True,
-        "task_default_queue": config.default_queue,
-        "task_default_exchange": amqp.exchange,
-        "task_default_exchange_type": amqp.exchange_type or "direct",
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
-        "task_track_started": True,
-        "worker_consumer": "machinery_compat.consumer:Consumer",
-    }
-    if given:
-        settings["broker_url"] = config.broker_urls if len(config.broker_urls) > 1 else config.broker
-        settings["result_backend"] = config.result_backend
-    return settings
+    def watch(self, path: str | os.PathLike[str], interval: float = 10.0) -> None:
+        """Reads a YAML file again and again and uses what has changed; Go's ``keepReloading``.
+
+        The processes of a worker's pool do the same.
+
+        Args:
+            path: the file.
+            interval: seconds between two reads.
+
+        Raises:
+            ConfigError: the file cannot be used from the start.
+        """
+        if self._watcher is None:
+            worker_process_init.connect(lambda **kwargs: self.watch(path, interval), weak=False)
+        # A process of the pool has inherited the watcher without its thread.
+        self._watcher = ConfigWatcher(path, self.reload, interval)
+        self._watcher.start()
 
 
 def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:

@@ -39,8 +39,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Puts a task that this process has no function for back, for a worker that has.
 
-        It waits at the broker, not here: it takes no place from tasks that this worker can run.
-        Each time it comes again it waits twice as long, so a fleet in which nobody knows the task
+        It goes back at once the first time. After that it waits, at the broker and not here: it
+        takes no place from tasks that this worker can run. Each time it waits twice as long, so a fleet in which nobody knows the task
         hands it around ever more slowly. Its state is not touched.
         """
         if not isinstance(message, TaskPayload) or message.signature is None:
@@ -55,17 +55,29 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             )
             message.ack_log_error(logger, self.connection_errors)
             return
-        message.park(self._next_wait(signature.uuid, signature.name))
+        wait = self._next_wait(signature.uuid, signature.name)
+        if wait:
+            message.park(wait)
+        else:
+            message.hand_back()
 
     def _next_wait(self, uuid: str, name: str) -> float:
+        """How long an unknown task waits at the broker before it comes back, in seconds."""
         if uuid not in self._waits:
             logger.warning("task %s[%s] is not registered here: put back for another worker", name, uuid)
-        wait = min(self._waits.pop(uuid, FIRST_WAIT / 2) * 2, LONGEST_WAIT)
-        self._waits[uuid] = wait
-        if len(self._waits) > REMEMBERED:
-            self._waits.popitem(last=False)
+            # Whoever waits for a message now gets it; only what comes back here has to wait.
+            self._remember(uuid, 0.0)
+            return 0.0
+        wait = min(max(self._waits[uuid] * 2, FIRST_WAIT), LONGEST_WAIT)
+        self._remember(uuid, wait)
         # Workers that have seen it at the same time must not see it again at the same time.
         return wait * random.uniform(0.5, 1.5)
+
+    def _remember(self, uuid: str, wait: float) -> None:
+        self._waits[uuid] = wait
+        self._waits.move_to_end(uuid)
+        if len(self._waits) > REMEMBERED:
+            self._waits.popitem(last=False)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Fails a task whose arguments do not convert, as Go does, and keeps its message."""

@@ -80,6 +80,18 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     supports_autoexpire = True
     #: Several results are looked at together, see :meth:`get_many`.
     supports_native_join = True
+    #: The generation of the configuration and the expiry that it says, in seconds.
+    _expiry: tuple[int, int] | None = None
+
+    @property
+    def expiry(self) -> int:
+        """Seconds that a document is kept; 0 means for ever."""
+        generation = self.app.machinery.generation
+        if self._expiry is None or self._expiry[0] != generation:
+            expires = self.prepare_expires(None) if generation else self.expires
+            seconds = 0 if expires is None or expires < 0 else int(expires) or DEFAULT_EXPIRY
+            self._expiry = (generation, seconds)
+        return self._expiry[1]
 
     # -- what the worker writes
 

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from machinery_compat import errors, redis_client, urls
-from machinery_compat.backends.base import DEFAULT_EXPIRY, Backend
+from machinery_compat.backends.base import Backend
 from machinery_compat.redis_client import lua
 from machinery_compat.wire import ZERO_TIME, GroupMeta, TaskState
 
@@ -61,14 +61,6 @@ class RedisBackend(Backend):
     @cached_property
     def _store_script(self) -> Any:
         return self.client.register_script(lua("store_state"))
-
-    @cached_property
-    def expiry(self) -> int:
-        """Seconds that a document is kept; 0 means for ever."""
-        expires = self.expires
-        if expires is None or expires < 0:
-            return 0
-        return int(expires) or DEFAULT_EXPIRY
 
     # -- tasks
 

@@ -48,6 +48,9 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.channel.bury(self.raw_body, reason, self.queue)
         self.ack()
 
+    def hand_back(self) -> None:
+        self.requeue()
+
     def park(self, seconds: float) -> None:
         self.channel.park(self, seconds)
         self.ack()

@@ -115,6 +115,10 @@ class TaskPayload:
         """Keeps the message in ``<queue>:dead`` with the reason, and settles it."""
         raise NotImplementedError
 
+    def hand_back(self) -> None:
+        """Returns the message to its queue at once, for another worker."""
+        raise NotImplementedError
+
     def park(self, seconds: float) -> None:
         """Returns the message to the tail of its queue after a time, for another worker."""
         raise NotImplementedError

@@ -61,6 +61,9 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
     def bury(self, reason: str) -> None:
         self._leave_flight("bury", reason)
 
+    def hand_back(self) -> None:
+        self._leave_flight("put_back", "tail")
+
     def park(self, seconds: float) -> None:
         self._leave_flight("park", seconds)
 

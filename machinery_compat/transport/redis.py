@@ -256,9 +256,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self._settled.extendleft(reversed(batch))
             raise
 
-    def put_back(self, claimed: Claimed) -> None:
-        """Returns a claimed message to the head of its queue."""
-        self._move(claimed, claimed.keys.queue, "head", "")
+    def put_back(self, claimed: Claimed, at: str = "head") -> None:
+        """Returns a claimed message to its queue, at its head or its tail."""
+        self._move(claimed, claimed.keys.queue, at, "")
 
     def park(self, claimed: Claimed, seconds: float) -> None:
         """Lets a claimed message wait among the delayed tasks, which bring it to the queue's tail."""

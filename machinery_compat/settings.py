@@ -1,0 +1,75 @@
+"""What a Machinery configuration says in Celery's settings."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from machinery_compat.config import Config, TLSConfig
+from machinery_compat.transport.base import OPTION, Border
+
+__all__ = ["settings_of"]
+
+
+def settings_of(config: Config, border: Border, given: bool = True) -> dict[str, Any]:
+    """The Celery settings that a Machinery configuration stands for; the user's own go before them.
+
+    Args:
+        config: the configuration.
+        border: what the channels ask.
+        given: whether the configuration was the user's, and so its broker and result backend count.
+    """
+    amqp, redis = config.amqp_settings, config.redis_settings
+    settings: dict[str, Any] = {
+        "result_expires": config.results_expire_in,
+        "broker_transport_options": {
+            OPTION: border,
+            "delayed_tasks_key": redis.delayed_tasks_key or "delayed_tasks",
+            "delayed_tasks_poll_period": (redis.delayed_tasks_poll_period or 500) / 1000,
+            "normal_tasks_poll_period": (redis.normal_tasks_poll_period or 1000) / 1000,
+            "client_name": redis.client_name or None,
+            "socket_connect_timeout": redis.connect_timeout or None,
+        },
+        "broker_connection_retry_on_startup": True,
+        "task_default_queue": config.default_queue,
+        "task_default_exchange": amqp.exchange,
+        "task_default_exchange_type": amqp.exchange_type or "direct",
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_track_started": True,
+        "worker_consumer": "machinery_compat.consumer:Consumer",
+    }
+    if given:
+        settings["broker_url"] = config.broker_urls if len(config.broker_urls) > 1 else config.broker
+        settings["result_backend"] = config.result_backend
+    if config.tls_config is not None:
+        is_amqp = config.broker.startswith("amqp")
+        settings["broker_use_ssl"] = amqp_tls(config.tls_config) if is_amqp else redis_tls(config.tls_config)
+        settings["redis_backend_use_ssl"] = redis_tls(config.tls_config)
+    return settings
+
+
+def amqp_tls(tls: TLSConfig) -> dict[str, Any]:
+    """TLS as py-amqp takes it."""
+    options: dict[str, Any] = {
+        "cert_reqs": ssl.CERT_NONE if tls.insecure_skip_verify else ssl.CERT_REQUIRED,
+        "ca_certs": tls.ca_file or None,
+        "certfile": tls.cert_file or None,
+        "keyfile": tls.key_file or None,
+        "server_hostname": tls.server_name or None,
+    }
+    return options
+
+
+def redis_tls(tls: TLSConfig) -> dict[str, Any]:
+    """TLS as redis-py takes it."""
+    options: dict[str, Any] = {
+        "ssl_cert_reqs": "none" if tls.insecure_skip_verify else "required",
+        "ssl_check_hostname": not tls.insecure_skip_verify,
+        "ssl_ca_certs": tls.ca_file or None,
+        "ssl_certfile": tls.cert_file or None,
+        "ssl_keyfile": tls.key_file or None,
+    }
+    if tls.min_version:
+        options["ssl_min_version"] = ssl.TLSVersion(tls.min_version)
+    return options
