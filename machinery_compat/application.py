@@ -216,7 +216,13 @@ class AppBorder(Border):
         if not isinstance(backend, Backend):
             return
         tasks = self.app.tasks
-        backend.store_received([one for one in signatures if one.name in tasks and not _ignores_result(one)])
+        backend.store_received(
+            [
+                one
+                for one in signatures
+                if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
+            ]
+        )
 
 
 def _ignores_result(signature: Signature) -> bool:

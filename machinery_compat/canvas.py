@@ -311,6 +311,8 @@ def from_signature(
     uuid = signature.uuid
     headers.update(PROTOCOL_DEFAULTS)
     headers.update(
+        # Nothing was said: the task's own option decides.
+        ignore_result=None,
         lang="py",
         task=signature.name,
         id=uuid,
