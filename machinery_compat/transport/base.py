@@ -152,6 +152,8 @@ def signature_to_send(
     headers = headers or {}
     if "task" not in headers or "id" not in headers:
         return None
+    if type(headers["task"]) is not str:
+        raise errors.EncodeError(f"the name of a task is a text, not {headers['task']!r}; has a header overridden it?")
     if content_type != CONTENT_TYPE:
         body = _deserialized(body, content_type)
     return canvas.to_signature(
