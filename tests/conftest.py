@@ -23,7 +23,7 @@ from tests.support.services import RabbitServer, RedisServer
 REDIS_DATABASES = 16
 
 
-def _missing(error: Unavailable) -> NoReturn:
+def missing(error: Unavailable) -> NoReturn:
     """On a developer's machine tests of a missing server are skipped; CI must have it."""
     if os.environ.get("CI") == "true":
         pytest.fail(str(error), pytrace=False)
@@ -47,12 +47,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the Go programs before the first test, whose time limit a cold build would exceed."""
     if session.config.option.collectonly:
         return
-    if any({"go_worker", "go_client"} & set(getattr(item, "fixturenames", ())) for item in session.items):
-        try:
-            golang.build(golang.WORKER)
-            golang.build(golang.CLIENT)
-        except Unavailable:
-            return  # each test that needs Go meets the same error and tells it
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    programs = [golang.WORKER, golang.CLIENT] if {"go_worker", "go_client"} & used else []
+    if "example" in used:
+        programs += [golang.EXAMPLES[flavor] for flavor in golang.REDIS_FLAVORS]
+    try:
+        for program in programs:
+            golang.build(program)
+    except Unavailable:
+        return  # each test that needs Go meets the same error and tells it
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +64,7 @@ def redis_server() -> Iterator[RedisServer]:
     try:
         server = RedisServer().start()
     except Unavailable as error:
-        _missing(error)
+        missing(error)
     yield server
     server.close()
 
@@ -87,7 +90,7 @@ def rabbit_server() -> Iterator[RabbitServer]:
         server.start()
     except Unavailable as error:
         server.close()
-        _missing(error)
+        missing(error)
     yield server
     server.close()
 
@@ -127,7 +130,7 @@ def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
             try:
                 worker = GoWorker(tmp_path, journal, **connection)
             except Unavailable as error:
-                _missing(error)
+                missing(error)
             workers.callback(_show, worker.log)
             workers.callback(worker.kill)
             return worker.wait_ready()
@@ -144,7 +147,7 @@ def go_client(tmp_path: Path) -> Iterator[GoClientFactory]:
             try:
                 client = GoClient(tmp_path, **connection)
             except Unavailable as error:
-                _missing(error)
+                missing(error)
             clients.callback(_show, client.log)
             return clients.enter_context(client)
 
