@@ -144,6 +144,9 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
             options.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
         message = super().as_task_v2(*args, **options)
         message.headers.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
+        if not str(self.app.conf.result_backend).startswith("rpc"):
+            # Who asks is of use to results by message only.
+            message.properties["reply_to"] = ""
         return message
 
     def autoexchange(self, name: str) -> Exchange:
@@ -153,6 +156,8 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
 
 class AppBorder(Border):
     """What a channel learns of a Celery application."""
+
+    enabled = True
 
     def __init__(self, app: CeleryApp) -> None:
         self.app = app
@@ -211,7 +216,13 @@ class AppBorder(Border):
         if not isinstance(backend, Backend):
             return
         tasks = self.app.tasks
-        backend.store_received([one for one in signatures if one.name in tasks and not _ignores_result(one)])
+        backend.store_received(
+            [
+                one
+                for one in signatures
+                if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
+            ]
+        )
 
 
 def _ignores_result(signature: Signature) -> bool:

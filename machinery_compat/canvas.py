@@ -259,6 +259,8 @@ def _extra(headers: Mapping[str, Any], properties: Mapping[str, Any], embed: Map
     root_id = headers.get("root_id")
     if root_id and root_id != headers["id"]:
         extra["root_id"] = root_id
+    if properties.get("reply_to"):
+        extra["reply_to"] = properties["reply_to"]
     for name in EMBED:
         if embed and embed.get(name):
             extra[name] = embed[name]
@@ -312,6 +314,8 @@ def from_signature(
     uuid = signature.uuid
     headers.update(PROTOCOL_DEFAULTS)
     headers.update(
+        # Nothing was said: the task's own option decides.
+        ignore_result=None,
         lang="py",
         task=signature.name,
         id=uuid,
@@ -326,7 +330,7 @@ def from_signature(
     for name, value in extra.items():
         if name in PROTOCOL_DEFAULTS or name == "root_id":
             headers[name] = value
-    properties = {"correlation_id": uuid, "reply_to": None, "priority": signature.priority}
+    properties = {"correlation_id": uuid, "reply_to": extra.get("reply_to"), "priority": signature.priority}
     return headers, properties, (args, kwargs, {name: extra.get(name) for name in EMBED})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,19 @@ from machinery_compat.wire import Signature
 from machinery_compat.worker import Worker
 
 __all__ = ["Broker", "Server"]
+
+
+def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The function under a name that Celery can compile: a lambda and a partial have none."""
+    if getattr(function, "__name__", "").isidentifier():
+        return function
+
+    @functools.wraps(function, assigned=("__module__", "__doc__"))
+    def task(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    task.__qualname__ = name
+    return task
 
 
 class Broker:
@@ -92,7 +106,7 @@ class Server:
         """
         if not callable(function):
             raise errors.ConfigError(f"Task must be a func type: {name} is a {type(function).__name__}")
-        self.app.task(name=name)(function)
+        self.app.task(name=name)(_named(function, name))
 
     def register_tasks(self, tasks: Mapping[str, Callable[..., Any]]) -> None:
         """Registers several functions under their names; mirrors Go's RegisterTasks."""

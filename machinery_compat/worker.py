@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -21,6 +22,9 @@ __all__ = ["Worker"]
 
 #: Seconds for which ``quit`` waits for a worker that runs in the background.
 QUIT_TIMEOUT = 60.0
+POOLS = {"threads": "machinery_compat.pool:ThreadPool"}
+
+logger = logging.getLogger("machinery_compat.worker")
 
 
 class Worker:
@@ -49,6 +53,7 @@ class Worker:
         self._controller: Any = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
+        self._failure: BaseException | None = None
 
     # -- running
 
@@ -73,22 +78,32 @@ class Worker:
 
         Returns:
             the thread; the worker takes tasks when this returns.
+
+        Raises:
+            MachineryError: it did not start.
         """
 
         def run() -> None:
             try:
                 self._run(self.server.app.WorkController)
             except BaseException as exc:
-                if failures is not None:
+                self._failure = exc
+                if failures is None:
+                    logger.exception("the worker %s ended", self.consumer_tag)
+                else:
                     failures.put(exc)
-                raise
             finally:
                 self._ready.set()
 
         self._ready.clear()
+        self._failure = None
         self._thread = threading.Thread(target=run, name=f"machinery-worker-{self.consumer_tag}", daemon=True)
         self._thread.start()
         self._ready.wait()
+        if self._failure is not None:
+            raise errors.MachineryError(
+                f"the worker {self.consumer_tag} did not start: {self._failure}"
+            ) from self._failure
         return self._thread
 
     def quit(self) -> None:
@@ -104,13 +119,16 @@ class Worker:
 
     def _run(self, kind: Any) -> None:
         receivers = self._connect()
+        self.server.app.set_current()
         try:
             self._controller = kind(
                 hostname=f"{self.consumer_tag}@{_host()}",
                 concurrency=self.concurrency or None,
                 queues=[self.queue],
-                pool_cls=self.pool,
+                pool_cls=POOLS.get(self.pool, self.pool),
                 quiet=True,
+                loglevel="INFO",
+                redirect_stdouts=False,
                 ready_callback=lambda consumer: self._ready.set(),
             )
             self._controller.start()

@@ -23,7 +23,7 @@ from tests.support.services import RabbitServer, RedisServer
 REDIS_DATABASES = 16
 
 
-def missing(error: Unavailable) -> NoReturn:
+def _missing(error: Unavailable) -> NoReturn:
     """On a developer's machine tests of a missing server are skipped; CI must have it."""
     if os.environ.get("CI") == "true":
         pytest.fail(str(error), pytrace=False)
@@ -64,7 +64,7 @@ def redis_server() -> Iterator[RedisServer]:
     try:
         server = RedisServer().start()
     except Unavailable as error:
-        missing(error)
+        _missing(error)
     yield server
     server.close()
 
@@ -90,7 +90,7 @@ def rabbit_server() -> Iterator[RabbitServer]:
         server.start()
     except Unavailable as error:
         server.close()
-        missing(error)
+        _missing(error)
     yield server
     server.close()
 
@@ -130,7 +130,7 @@ def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
             try:
                 worker = GoWorker(tmp_path, journal, **connection)
             except Unavailable as error:
-                missing(error)
+                _missing(error)
             workers.callback(_show, worker.log)
             workers.callback(worker.kill)
             return worker.wait_ready()
@@ -147,7 +147,7 @@ def go_client(tmp_path: Path) -> Iterator[GoClientFactory]:
             try:
                 client = GoClient(tmp_path, **connection)
             except Unavailable as error:
-                missing(error)
+                _missing(error)
             clients.callback(_show, client.log)
             return clients.enter_context(client)
 

@@ -14,6 +14,7 @@ from typing import Any
 from celery import states as celery_states
 from celery.backends.base import Backend as CeleryBackend
 from celery.backends.base import SyncBackendMixin
+from celery.exceptions import SecurityError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, result_from_tuple
 from kombu.utils import json as kombu_json
@@ -38,6 +39,8 @@ __all__ = ["Backend", "task_values"]
 logger = logging.getLogger("machinery_compat.backends")
 
 STATES = frozenset({PENDING, RECEIVED, STARTED, RETRY, SUCCESS, FAILURE})
+#: What reading a document that no worker has written may raise.
+UNREADABLE = (errors.MachineryError, SecurityError, ValueError, TypeError, LookupError, AttributeError)
 #: First and longest pause between two looks at a state that is waited for, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
 #: Seconds that results are kept when ``results_expire_in`` is 0, as in Go.
@@ -50,13 +53,18 @@ def task_values(results: Sequence[TaskResult | None] | None) -> list[Any]:
     Raises:
         ArgumentError: a Value does not fit its Type; the text is Go's.
     """
-    return [_value(result) for result in results or () if result is not None]
+    return [_value(result) for result in results or ()]
 
 
-def _value(result: TaskResult) -> Any:
-    if result.celery == canvas.JSON_MARK:
+def _value(result: TaskResult | None) -> Any:
+    if result is None:
+        raise errors.ArgumentError("a result is null")
+    if result.celery != canvas.JSON_MARK:
+        return result.value
+    try:
         return kombu_json.loads(result.value)
-    return result.value
+    except ValueError as exc:
+        raise errors.ArgumentError(f"a result is marked as JSON and is none: {exc}") from exc
 
 
 def _as_returned(values: list[Any]) -> Any:
@@ -70,6 +78,8 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     """A Celery result backend whose documents are Machinery's."""
 
     supports_autoexpire = True
+    #: Several results are looked at together, see :meth:`get_many`.
+    supports_native_join = True
     #: The generation of the configuration and the expiry that it says, in seconds.
     _expiry: tuple[int, int] | None = None
 
@@ -211,13 +221,23 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         document = self.task_state(task_id)
         if document is None:
             return {"task_id": task_id, "status": PENDING, "result": None}
-        return self.meta_of(document)
+        return self.meta_of(task_id, document)
 
-    def meta_of(self, document: TaskState) -> dict[str, Any]:
-        """A TaskState as Celery's readers see it."""
+    def meta_of(self, task_id: str, document: TaskState) -> dict[str, Any]:
+        """A TaskState as Celery's readers see it.
+
+        Raises:
+            BackendError: it holds what no worker has written.
+        """
+        try:
+            return self._meta_of(task_id, document)
+        except UNREADABLE as exc:
+            raise errors.BackendError(f"the state of task {task_id} cannot be read: {exc}") from exc
+
+    def _meta_of(self, task_id: str, document: TaskState) -> dict[str, Any]:
         extra = kombu_json.loads(document.celery) if document.celery else {}
         meta: dict[str, Any] = {
-            "task_id": document.task_uuid,
+            "task_id": task_id,
             "name": document.task_name or None,
             "status": extra.get("state", document.state or PENDING),
             "result": extra.get("result"),
@@ -280,9 +300,10 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         pause = FIRST_PAUSE
         while waiting:
             ready = []
-            for document in self.task_states(list(waiting)):
+            asked = list(waiting)
+            for task_id, document in zip(asked, self.task_states(asked), strict=True):
                 if document is not None and document.state in (SUCCESS, FAILURE):
-                    ready.append(self.meta_of(document))
+                    ready.append(self.meta_of(task_id, document))
             for meta in ready:
                 del waiting[meta["task_id"]]
                 if on_message is not None:
@@ -315,7 +336,10 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         if meta is None:
             return None
         if meta.celery:
-            return {"result": result_from_tuple(kombu_json.loads(meta.celery), self.app)}
+            try:
+                return {"result": result_from_tuple(kombu_json.loads(meta.celery), self.app)}
+            except UNREADABLE as exc:
+                raise errors.BackendError(f"the group {group_id} cannot be read: {exc}") from exc
         results = [self.app.AsyncResult(uuid) for uuid in meta.task_uuids or ()]
         return {"result": self.app.GroupResult(group_id, results)}
 
@@ -323,6 +347,31 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         self.purge(group_id)
 
     # -- the primitives of a store
+
+    def decode_state(self, uuid: str, data: bytes) -> TaskState:
+        """The TaskState in a document.
+
+        Raises:
+            BackendError: there is none; whoever waits for the task would wait for ever.
+        """
+        try:
+            document = TaskState.decode(data)
+        except errors.DecodeError as exc:
+            raise errors.BackendError(f"the document under {uuid} is no TaskState: {exc}") from exc
+        if document.state not in STATES:
+            raise errors.BackendError(f"the document under {uuid} is no TaskState: its State is {document.state!r}")
+        return document
+
+    def decode_group(self, uuid: str, data: bytes) -> GroupMeta:
+        """The GroupMeta in a document.
+
+        Raises:
+            BackendError: there is none.
+        """
+        try:
+            return GroupMeta.decode(data)
+        except errors.DecodeError as exc:
+            raise errors.BackendError(f"the document under {uuid} is no GroupMeta: {exc}") from exc
 
     def task_state(self, uuid: str) -> TaskState | None:
         """A task's state document, or None."""

@@ -67,15 +67,9 @@ class RedisBackend(Backend):
     def task_states(self, uuids: Sequence[str]) -> list[TaskState | None]:
         documents = self.client.mget(uuids)
         return [
-            self._decode(TaskState, uuid, data) if data is not None else None
+            self.decode_state(uuid, data) if data is not None else None
             for uuid, data in zip(uuids, documents, strict=True)
         ]
-
-    def _decode(self, kind: Any, uuid: str, data: bytes) -> Any:
-        try:
-            return kind.decode(data)
-        except errors.DecodeError as exc:
-            raise errors.BackendError(f"the document under {uuid} is no {kind.__name__}: {exc}") from exc
 
     def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         if command is not None and self._same_server(server):
@@ -112,7 +106,7 @@ class RedisBackend(Backend):
 
     def group_meta(self, uuid: str) -> GroupMeta | None:
         data = self.client.get(uuid)
-        return None if data is None else self._decode(GroupMeta, uuid, data)
+        return None if data is None else self.decode_group(uuid, data)
 
     def put_group(self, meta: GroupMeta) -> None:
         self.client.execute_command(*self._set(meta.group_uuid, meta.encode()))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, NamedTuple
 
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport.base import Transport as BaseTransport
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.url import parse_url
 
-from machinery_compat import urls
+from machinery_compat import errors, urls
 
 __all__ = ["TRANSPORTS", "Chosen", "Transport", "transport_for"]
 
@@ -48,10 +50,21 @@ def transport_for(url: str) -> Chosen:
     return Chosen(TRANSPORTS[kind], url.removeprefix("redis+") if kind == "redis" else url, kind.startswith("amqp"))
 
 
-class Transport:
+def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:
+    """What the transports whose drivers are installed raise."""
+    found: list[type[BaseException]] = []
+    for name in ("amqp", "redis"):
+        with contextlib.suppress(ImportError, errors.ConfigError):
+            found.extend(getattr(symbol_by_name(TRANSPORTS[name]), attribute))
+    return tuple(dict.fromkeys(found))
+
+
+class Transport(BaseTransport):  # type: ignore[misc]
     """What ``machinery+redis://…`` and its like mean in a bare Kombu connection."""
 
     can_parse_url = True
+    connection_errors = _errors_of("connection_errors")
+    channel_errors = _errors_of("channel_errors")
 
     def __new__(cls, client: Any, **kwargs: Any) -> Any:
         chosen = transport_for(client.hostname)

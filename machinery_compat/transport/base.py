@@ -39,12 +39,22 @@ register(SERIALIZER, lambda data: data, lambda data: data, CONTENT_TYPE, "binary
 Command = Callable[..., Any]
 
 
+#: What a Celery application is told that uses a URL of this package and nothing else of it.
+NOT_ENABLED = (
+    "this Celery application uses a Machinery URL but does not speak Machinery: make it with "
+    "machinery_compat.Celery(...), or call machinery_compat.enable(app) right after it is made"
+)
+
+
 class Border:
     """What a channel must know of the application whose messages it carries.
 
-    This class knows nothing and is what a bare ``kombu.Connection`` gets; the application's
-    border overrides it.
+    This class knows nothing and is what a bare ``kombu.Connection`` gets, which can publish
+    Signatures and look into queues; the application's border overrides it.
     """
+
+    #: Whether an application stands behind it.
+    enabled = False
 
     default_queue = "machinery_tasks"
     strict = False
@@ -154,6 +164,8 @@ def signature_to_send(
         return None
     if type(headers["task"]) is not str:
         raise errors.EncodeError(f"the name of a task is a text, not {headers['task']!r}; has a header overridden it?")
+    if not border.enabled:
+        raise errors.ConfigError(NOT_ENABLED)
     if content_type != CONTENT_TYPE:
         body = _deserialized(body, content_type)
     return canvas.to_signature(

@@ -192,6 +192,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
         if self.is_task_queue(queue) and queue not in self.claims:
+            if not self.border.enabled:
+                raise errors.ConfigError(base.NOT_ENABLED)
             self._start_claim(queue)
         return super().basic_consume(queue, no_ack=no_ack, callback=callback, consumer_tag=consumer_tag, **kwargs)
 

@@ -24,7 +24,7 @@ from machinery_compat import (
     now_text,
 )
 from machinery_compat.results import AsyncResult
-from tests.conftest import missing
+from tests.conftest import _missing
 from tests.support import golang
 from tests.support.netns import private_network
 from tests.support.processes import Process, Unavailable
@@ -66,7 +66,7 @@ def network() -> Iterator[None]:
         try:
             golang.build(golang.EXAMPLES[flavor])  # while the outer network is there
         except Unavailable as error:
-            missing(error)
+            _missing(error)
     try:
         with private_network():
             server = RedisServer()
@@ -74,7 +74,7 @@ def network() -> Iterator[None]:
             with server:
                 yield
     except Unavailable as error:
-        missing(error)
+        _missing(error)
 
 
 @pytest.fixture(params=FLAVORS)
