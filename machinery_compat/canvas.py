@@ -241,9 +241,12 @@ def _keyword_type(parameters: Parameters | None, name: str) -> str | None:
 
 
 def _set_eta(signature: Signature, eta: str | datetime | None) -> None:
-    if isinstance(eta, str):
-        eta = datetime.fromisoformat(eta.replace("Z", "+00:00"))
-    signature.set_eta(eta)
+    try:
+        if isinstance(eta, str):
+            eta = datetime.fromisoformat(eta.replace("Z", "+00:00"))
+        signature.set_eta(eta)
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise errors.EncodeError(f"the ETA {eta!r} of {signature.name} is no time: {exc}") from exc
 
 
 def _extra(headers: Mapping[str, Any], properties: Mapping[str, Any], embed: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,6 +162,8 @@ def signature_to_send(
     headers = headers or {}
     if "task" not in headers or "id" not in headers:
         return None
+    if type(headers["task"]) is not str:
+        raise errors.EncodeError(f"the name of a task is a text, not {headers['task']!r}; has a header overridden it?")
     if not border.enabled:
         raise errors.ConfigError(NOT_ENABLED)
     if content_type != CONTENT_TYPE:
