@@ -106,7 +106,7 @@ class Server:
         """
         if not callable(function):
             raise errors.ConfigError(f"Task must be a func type: {name} is a {type(function).__name__}")
-        self.app.task(name=name)(_named(function, name))
+        self.app.task(name=name, shared=False)(_named(function, name))
 
     def register_tasks(self, tasks: Mapping[str, Callable[..., Any]]) -> None:
         """Registers several functions under their names; mirrors Go's RegisterTasks."""

@@ -86,9 +86,12 @@ def test_tls_is_what_the_configuration_says() -> None:
 def test_several_brokers() -> None:
     app = application(broker="amqp://a:1;amqp://b:2", multiple_broker_separator=";")
 
-    connection = app.connection_for_write()
+    connection = app.connection_for_write().clone()
+    assert (connection.hostname, connection.port) == ("a", 1)
+    connection.maybe_switch_next()
 
-    assert connection.alt == ["amqp://a:1", "amqp://b:2"]
+    assert (connection.hostname, connection.port) == ("b", 2)
+    assert type(connection.transport).__module__ == "machinery_compat.transport.amqp"
 
 
 @pytest.mark.parametrize(
