@@ -244,9 +244,12 @@ def _bytes(body: str | bytes | memoryview) -> bytes:
 
 
 def _is_celery_message(message: amqp.Message) -> bool:
-    """Whether a plain Celery application has put this into the queue."""
+    """Whether a plain Celery application has put this into the queue.
+
+    Headers alone do not tell: Go sends a Signature's own ones along, whatever their names.
+    """
     headers = message.properties.get("application_headers") or {}
-    return "task" in headers and "id" in headers and "lang" in headers
+    return "task" in headers and "id" in headers and "lang" in headers and _bytes(message.body)[:1] != b"{"
 
 
 class Connection(pyamqp.Connection):  # type: ignore[misc]
