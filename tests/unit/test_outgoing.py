@@ -82,6 +82,7 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"name": ""}, {"name": 5}, {"uuid": None}, {"routing_key": b"x"}, {"priority": 1.5}, {"retry_count": True},
     {"group_task_count": "1"}, {"immutable": 1}, {"ignore_when_task_not_registered": None}, {"eta": 5},
     {"args": [5]}, {"args": [{"Type": "int64", "Value": 1}]},
+    {"uuid": "\ud800"}, {"routing_key": "\udfff"}, {"name": "\ud800"},
     {"headers": {"n": 1}}, {"headers": {"n": GoNumber("1")}}, {"headers": {"a": ["x"]}}, {"headers": {"a": {}}},
     {"headers": {5: "x"}}, {"headers": {"é" * 128: "x"}},
     {"on_success": ["add"]}, {"on_error": [Signature()]}, {"chord_callback": "multiply"},
