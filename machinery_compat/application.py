@@ -281,6 +281,11 @@ class Machinery:
         self._watcher = ConfigWatcher(path, self.reload, interval)
         self._watcher.start()
 
+    def unwatch(self) -> None:
+        """Reads the file no more."""
+        if self._watcher is not None:
+            self._watcher.stop()
+
 
 def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
     """Makes a Celery application speak Machinery; call it right after the application is made.

@@ -303,11 +303,15 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         keys = Keys(queue, self.consumer_id)
         if self._caretaker is None:
             self._start_claim(queue)
-            self.claims.pop(queue)
+            self._stopped_claims.append(self.claims.pop(queue))
         body = self.commands.lmove(queue, keys.inflight, "LEFT", "RIGHT")
         if body is None:
             raise virtual.base.Empty
-        return Claimed(Signature.decode(body), body, keys)
+        try:
+            return Claimed(base.decode(body), body, keys)
+        except errors.DecodeError as exc:
+            self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
+            raise virtual.base.Empty from exc
 
     def pending_tasks(self, queue: str) -> list[Signature]:
         """The tasks in a queue, the next one first."""

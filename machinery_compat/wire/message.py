@@ -18,7 +18,7 @@ from machinery_compat.wire import gojson, gotime
 from machinery_compat.wire.goparse import GoNumber
 from machinery_compat.wire.gotypes import encode_value, infer_type
 from machinery_compat.wire.gounmarshal import Spec, unmarshal
-from machinery_compat.wire.trees import copy_tree, count_objects, is_plain, tree_of
+from machinery_compat.wire.trees import copy_tree, count_chained, count_objects, is_plain, tree_of
 from machinery_compat.wire.values import Typed, is_odd, settle
 
 __all__ = ["Arg", "Signature"]
@@ -240,6 +240,8 @@ _SPECS: Final = {
 
 def _look_closer(signature: Signature, data: bytes, braces: int) -> Signature:
     """Finish the decoding of a document that has callbacks, headers or structured Values, or repeated members."""
+    if braces == count_chained(signature):
+        return signature  # by far the commonest, and too few where there is more than a chain
     objects, headed = count_objects(signature)
     if braces != objects:
         tree = tree_of(signature)

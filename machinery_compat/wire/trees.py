@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from machinery_compat.wire.message import Signature
 
-__all__ = ["children", "copy_tree", "count_objects", "is_plain", "tree_of"]
+__all__ = ["children", "copy_tree", "count_chained", "count_objects", "is_plain", "tree_of"]
 
 
 def children(signature: Signature) -> Iterator[Signature]:
@@ -34,6 +34,23 @@ def tree_of(signature: Signature) -> list[Signature]:
                 seen.add(id(child))
                 found.append(child)
     return found
+
+
+def count_chained(signature: Signature) -> int:
+    """Count the objects of a chain as `count_objects` does, quicker; it stops at headers and leaves branches out."""
+    count = 0
+    current: Signature | None = signature
+    while current is not None:
+        args, headers, following = current.args, current.headers, current.on_success
+        count += 1 if args is None else 1 + len(args)
+        if headers is not None:
+            if headers:
+                return 0
+            count += 1
+        if not following:
+            break
+        current = following[0]
+    return count
 
 
 def count_objects(signature: Signature) -> tuple[int, bool]:
