@@ -9,7 +9,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.url import parse_url
 
-from machinery_compat import urls
+from machinery_compat import errors, urls
 
 __all__ = ["TRANSPORTS", "Chosen", "Transport", "transport_for"]
 
@@ -48,7 +48,29 @@ def transport_for(url: str) -> Chosen:
     return Chosen(TRANSPORTS[kind], url.removeprefix("redis+") if kind == "redis" else url, kind.startswith("amqp"))
 
 
-class Transport:
+#: What Kombu asks a transport's class before it makes one.
+ERRORS = frozenset(
+    {"connection_errors", "channel_errors", "recoverable_connection_errors", "recoverable_channel_errors"}
+)
+
+
+class _AnyTransport(type):
+    """Answers for a transport whose URL is not known yet: with the errors of all of them."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name not in ERRORS:
+            raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
+        found: dict[type[BaseException], None] = {}
+        for transport in TRANSPORTS.values():
+            try:
+                found.update(dict.fromkeys(getattr(symbol_by_name(transport), name, ())))
+            except (ImportError, errors.ConfigError):
+                # Its driver is not installed, so it raises nothing.
+                continue
+        return tuple(found)
+
+
+class Transport(metaclass=_AnyTransport):
     """What ``machinery+redis://…`` and its like mean in a bare Kombu connection."""
 
     can_parse_url = True
