@@ -61,6 +61,9 @@ class Border:
         """The exchange and the routing key that Machinery uses for what Celery addressed so."""
         return exchange, routing_key
 
+    def publishing(self, signature: Signature) -> None:
+        """Called with a complete Signature before it is encoded; the user's hooks may still change it."""
+
     def before_publish(self, signature: Signature, server: str, command: Command | None = None) -> None:
         """Called before a Signature is sent; writes its PENDING state.
 
