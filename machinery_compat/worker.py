@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
+from celery.exceptions import WorkerShutdown
 from celery.worker import state
+from kombu.asynchronous import set_event_loop
 
 from machinery_compat import errors
+from machinery_compat._threads import ThreadPool
 from machinery_compat.transport.base import current_signature
 from machinery_compat.wire import Signature
 
@@ -21,6 +24,11 @@ __all__ = ["Worker"]
 
 #: Seconds for which ``quit`` waits for a worker that runs in the background.
 QUIT_TIMEOUT = 60.0
+
+
+#: The workers that run in this process now.
+_running: set[Worker] = set()
+_building = threading.Lock()
 
 
 class Worker:
@@ -60,7 +68,9 @@ class Worker:
         """
         kind = self.server.app.WorkController if self.server.config.no_unix_signals else self.server.app.Worker
         self._run(kind)
-        if self._controller.exitcode:
+        # Celery ends with a failure's code after SIGINT too, which is as good an end as SIGTERM here.
+        asked = state.should_stop is not None and state.should_terminate is None
+        if self._controller.exitcode and not asked:
             raise errors.MachineryError(
                 f"the worker {self.consumer_tag} ended with exit code {self._controller.exitcode}"
             )
@@ -77,6 +87,7 @@ class Worker:
 
         def run() -> None:
             try:
+                self.server.app.set_current()
                 self._run(self.server.app.WorkController)
             except BaseException as exc:
                 if failures is not None:
@@ -93,8 +104,13 @@ class Worker:
 
     def quit(self) -> None:
         """Ends the worker when its running tasks are done; mirrors Go's Quit."""
-        # Celery keeps this wish once for the whole process.
-        state.should_stop = 0
+        hub = getattr(getattr(self._controller, "consumer", None), "hub", None)
+        # Celery keeps this wish once for the whole process: other workers there must not see it.
+        alone = _running <= {self}
+        if alone or hub is None:
+            state.should_stop = 0
+        else:
+            hub.call_soon(_shut_down)
         try:
             if self._thread is not None and self._thread is not threading.current_thread():
                 self._thread.join(QUIT_TIMEOUT)
@@ -105,16 +121,21 @@ class Worker:
     def _run(self, kind: Any) -> None:
         receivers = self._connect()
         try:
-            self._controller = kind(
-                hostname=f"{self.consumer_tag}@{_host()}",
-                concurrency=self.concurrency or None,
-                queues=[self.queue],
-                pool_cls=self.pool,
-                quiet=True,
-                ready_callback=lambda consumer: self._ready.set(),
-            )
+            with _building:
+                # Celery would let all workers of a process share one event loop, a closed one too.
+                set_event_loop(None)
+                self._controller = kind(
+                    hostname=f"{self.consumer_tag}@{_host()}",
+                    concurrency=self.concurrency or None,
+                    queues=[self.queue],
+                    pool_cls=ThreadPool if self.pool == "threads" else self.pool,
+                    quiet=True,
+                    ready_callback=lambda consumer: self._ready.set(),
+                )
+            _running.add(self)
             self._controller.start()
         finally:
+            _running.discard(self)
             for signal, receiver in receivers:
                 signal.disconnect(receiver)
 
@@ -160,6 +181,10 @@ class Worker:
         for signal, receiver in receivers:
             signal.connect(receiver, weak=False)
         return receivers
+
+
+def _shut_down() -> None:
+    raise WorkerShutdown(0)
 
 
 def _host() -> str:
