@@ -5,21 +5,21 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
+# Says every few seconds that a long command is still at work.
+PROGRESS := examples/demo/progress.py
 
 .PHONY: demo test lint bench clean servers format
 
 $(PY):
-	@echo "==> making $(VENV)"
-	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment here: install python3-venv (Debian, Ubuntu: apt-get install python3-venv)"; rm -rf $(VENV); exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "machinery_compat needs Python 3.10 or newer; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) $(PROGRESS) "making $(VENV)" $(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment here: install python3-venv (Debian, Ubuntu: apt-get install python3-venv)"; rm -rf $(VENV); exit 1; }
 
 $(STAMP)-demo: setup.cfg pyproject.toml | $(PY)
-	@echo "==> installing machinery_compat and what the demo needs"
-	@$(PIP) install --quiet --editable '.[demo]'
+	@$(PY) $(PROGRESS) "installing machinery_compat and what the demo needs" $(PIP) install --progress-bar off --editable '.[demo]'
 	@touch $@
 
 $(STAMP)-dev: setup.cfg pyproject.toml | $(PY)
-	@echo "==> installing machinery_compat and what its tests need"
-	@$(PIP) install --quiet --editable '.[dev]'
+	@$(PY) $(PROGRESS) "installing machinery_compat and what its tests need" $(PIP) install --progress-bar off --editable '.[dev]'
 	@touch $@ $(STAMP)-demo
 
 demo: $(STAMP)-demo  ## Go and Python workers share a queue, in one command

@@ -16,7 +16,7 @@ from celery.signals import task_retry, worker_process_init
 from kombu import Connection as KombuConnection
 from kombu import Exchange, Queue
 
-from machinery_compat import canvas, errors, urls
+from machinery_compat import canvas, celery_header, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.settings import settings_of
@@ -144,6 +144,9 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
             options.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
         message = super().as_task_v2(*args, **options)
         message.headers.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
+        if not str(self.app.conf.result_backend).startswith("rpc"):
+            # Who asks is of use to results by message only.
+            message.properties["reply_to"] = ""
         return message
 
     def autoexchange(self, name: str) -> Exchange:
@@ -153,6 +156,8 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
 
 class AppBorder(Border):
     """What a channel learns of a Celery application."""
+
+    enabled = True
 
     def __init__(self, app: CeleryApp) -> None:
         self.app = app
@@ -223,7 +228,7 @@ class AppBorder(Border):
 
 
 def _ignores_result(signature: Signature) -> bool:
-    text = (signature.headers or {}).get(canvas.HEADER)
+    text = (signature.headers or {}).get(celery_header.HEADER)
     return isinstance(text, str) and '"ignore_result": true' in text
 
 
@@ -277,6 +282,11 @@ class Machinery:
         # A process of the pool has inherited the watcher without its thread.
         self._watcher = ConfigWatcher(path, self.reload, interval)
         self._watcher.start()
+
+    def unwatch(self) -> None:
+        """Reads the file no more."""
+        if self._watcher is not None:
+            self._watcher.stop()
 
 
 def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:

@@ -23,12 +23,12 @@ from typing import Any
 
 from kombu.utils import json as kombu_json
 
-from machinery_compat import errors
-from machinery_compat.wire import Arg, Signature, infer_type, new_task_uuid, type_of_hint
+from machinery_compat import celery_header, errors
+from machinery_compat.celery_header import HEADER
+from machinery_compat.wire import Arg, Signature, infer_type, new_task_uuid, outgoing, type_of_hint
 
 __all__ = ["JSON_MARK", "Parameters", "arg_of", "from_signature", "to_signature", "value_of"]
 
-HEADER = "celery"
 MARK = "celery:"
 JSON_MARK = "celery:json"
 KEYWORD = "kw="
@@ -132,7 +132,7 @@ def json_text(value: Any, what: str) -> str:
     """The JSON text of a value that Machinery has no type for."""
     try:
         text = kombu_json.dumps(value)
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
         raise errors.EncodeError(
             f"{what}: a {type(value).__name__} has no Machinery type and no JSON form ({exc}); "
             "pass numbers, text, bytes, lists, or what the json module can write"
@@ -153,7 +153,10 @@ def arg_of(value: Any, hint: str | None = None, keyword: str = "", strict: bool 
         EncodeError: the value is out of its type's range, or cannot be sent at all.
     """
     if isinstance(value, Arg):
-        return value
+        outgoing.check_arg(value)
+        if not keyword or value.name.startswith(MARK):
+            return value
+        return Arg.from_raw(value.type, value.raw, f"{MARK}{KEYWORD}{keyword}")
     if isinstance(value, tuple):
         value = list(value)
     name = f"{MARK}{KEYWORD}{keyword}" if keyword else ""
@@ -174,15 +177,16 @@ def value_of(arg: Arg) -> tuple[str, Any]:
 
     Raises:
         ArgumentError: the Value does not fit the Type; the text is Go's.
+        DecodeError: the Value is marked as JSON and is none.
     """
     if not arg.name.startswith(MARK):
         return "", arg.value
-    marks = arg.name[len(MARK) :].split(",", 1)
-    value = arg.value
-    if marks[0] == "json":
-        value = kombu_json.loads(value)
-    keyword = marks[-1]
-    return (keyword[len(KEYWORD) :] if keyword.startswith(KEYWORD) else ""), value
+    mark, value = arg.name, arg.value
+    if mark == JSON_MARK or mark.startswith(f"{JSON_MARK},"):
+        value = celery_header.from_json(value, "an argument marked as JSON")
+        mark = mark.replace("json,", "", 1)
+    # The name is the rest, whatever characters it has.
+    return (mark[len(MARK + KEYWORD) :] if mark.startswith(MARK + KEYWORD) else ""), value
 
 
 def to_signature(
@@ -223,9 +227,10 @@ def to_signature(
         signature.args.append(arg_of(value, _keyword_type(parameters, name), keyword=name, strict=strict))
     signature.priority = min(max(int(priority or 0), 0), 255)
     _set_eta(signature, headers.get("eta"))
-    signature.headers = _user_headers(headers, extra)
+    signature.headers = _user_headers(headers, extra, (base.headers if base is not None else None) or {})
     if extra:
         signature.headers[HEADER] = json_text(extra, f"task {signature.name}")
+    outgoing.check_fields(signature)
     return signature
 
 
@@ -236,9 +241,12 @@ def _keyword_type(parameters: Parameters | None, name: str) -> str | None:
 
 
 def _set_eta(signature: Signature, eta: str | datetime | None) -> None:
-    if isinstance(eta, str):
-        eta = datetime.fromisoformat(eta.replace("Z", "+00:00"))
-    signature.set_eta(eta)
+    try:
+        if isinstance(eta, str):
+            eta = datetime.fromisoformat(eta.replace("Z", "+00:00"))
+        signature.set_eta(eta)
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise errors.EncodeError(f"the ETA {eta!r} of {signature.name} is no time: {exc}") from exc
 
 
 def _extra(headers: Mapping[str, Any], properties: Mapping[str, Any], embed: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,6 +259,8 @@ def _extra(headers: Mapping[str, Any], properties: Mapping[str, Any], embed: Map
     root_id = headers.get("root_id")
     if root_id and root_id != headers["id"]:
         extra["root_id"] = root_id
+    if properties.get("reply_to"):
+        extra["reply_to"] = properties["reply_to"]
     for name in EMBED:
         if embed and embed.get(name):
             extra[name] = embed[name]
@@ -261,7 +271,7 @@ def list_or(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _user_headers(headers: Mapping[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+def _user_headers(headers: Mapping[str, Any], extra: dict[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
     """The user's own headers: what Go can carry goes as it is, the rest beside Celery's own."""
     plain: dict[str, Any] = {}
     other: dict[str, Any] = {}
@@ -269,8 +279,9 @@ def _user_headers(headers: Mapping[str, Any], extra: dict[str, Any]) -> dict[str
     for name, value in [*(own.items() if isinstance(own, Mapping) else ()), *headers.items()]:
         if name in PROTOCOL_DEFAULTS or name in DERIVED or name == HEADER:
             continue
-        # Go republishes Headers as an AMQP table, which takes neither numbers nor objects.
-        if value is None or isinstance(value, (str, bool)):
+        # Go republishes Headers as an AMQP table, which takes neither numbers nor objects. What a
+        # retry only passes on stays as its maker wrote it.
+        if value is None or type(value) in (str, bool) or (name in kept and kept[name] == value):
             plain[name] = value
         else:
             other[name] = value
@@ -319,7 +330,7 @@ def from_signature(
     for name, value in extra.items():
         if name in PROTOCOL_DEFAULTS or name == "root_id":
             headers[name] = value
-    properties = {"correlation_id": uuid, "reply_to": None, "priority": signature.priority}
+    properties = {"correlation_id": uuid, "reply_to": extra.get("reply_to"), "priority": signature.priority}
     return headers, properties, (args, kwargs, {name: extra.get(name) for name in EMBED})
 
 
@@ -329,19 +340,10 @@ def _repr(value: Any) -> str:
 
 
 def _headers_of(headers: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    text = headers.get(HEADER)
-    plain = {name: value for name, value in headers.items() if name != HEADER}
-    extra: Mapping[str, Any] = {}
-    if text is not None:
-        try:
-            extra = kombu_json.loads(text)
-        except (TypeError, ValueError) as exc:
-            raise errors.DecodeError(f"the header {HEADER!r} is not JSON: {exc}") from exc
-        if not isinstance(extra, Mapping):
-            raise errors.DecodeError(f"the header {HEADER!r} is not a JSON object")
-        plain.update(extra.get("headers") or {})
+    user, extra = celery_header.read(headers)
+    plain = {name: value for name, value in user.items() if name not in celery_header.RESERVED}
     # A retry sends request.headers again.
-    plain["headers"] = dict(plain) or None
+    plain["headers"] = user or None
     return plain, extra
 
 

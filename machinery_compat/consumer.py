@@ -60,8 +60,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         """Puts a task that this process has no function for back, for a worker that has.
 
         It goes back at once the first time. After that it waits, at the broker and not here: it
-        takes no place from tasks that this worker can run. Each time it waits twice as long, so a fleet in which nobody knows the task
-        hands it around ever more slowly. Its state is not touched.
+        takes no place from tasks that this worker can run. Each time it waits twice as long, so a
+        fleet in which nobody knows the task hands it around ever more slowly. Its state is not
+        touched.
         """
         if not isinstance(message, TaskPayload) or message.signature is None:
             super().on_unknown_task(body, message, exc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import ssl
 from collections.abc import Mapping
 from importlib import resources
@@ -102,5 +103,6 @@ def same_server(one: str, other: str) -> bool:
 
 @functools.cache
 def lua(name: str) -> str:
-    """The text of one of the scripts in ``machinery_compat/lua``."""
-    return (resources.files("machinery_compat") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    """The text of one of the scripts in ``machinery_compat/lua``; a line ``--% name`` stands for another one."""
+    text = (resources.files("machinery_compat") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    return re.sub(r"^--% (\w+)$", lambda found: lua(found[1]), text, flags=re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from typing import Any
 
@@ -9,6 +10,8 @@ from machinery_compat.config import Config, TLSConfig
 from machinery_compat.transport.base import OPTION, Border
 
 __all__ = ["settings_of"]
+
+logger = logging.getLogger("machinery_compat.settings")
 
 
 def settings_of(config: Config, border: Border, given: bool = True) -> dict[str, Any]:
@@ -49,8 +52,15 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
     return settings
 
 
+def _warn_of(tls: TLSConfig, *names: str) -> None:
+    without_effect = [name for name in names if getattr(tls, name)]
+    if without_effect:
+        logger.warning("tls_config: the client library cannot use %s", ", ".join(without_effect))
+
+
 def amqp_tls(tls: TLSConfig) -> dict[str, Any]:
     """TLS as py-amqp takes it."""
+    _warn_of(tls, "min_version", "max_version", "next_protos")
     options: dict[str, Any] = {
         "cert_reqs": ssl.CERT_NONE if tls.insecure_skip_verify else ssl.CERT_REQUIRED,
         "ca_certs": tls.ca_file or None,
@@ -63,6 +73,7 @@ def amqp_tls(tls: TLSConfig) -> dict[str, Any]:
 
 def redis_tls(tls: TLSConfig) -> dict[str, Any]:
     """TLS as redis-py takes it."""
+    _warn_of(tls, "server_name", "max_version", "next_protos")
     options: dict[str, Any] = {
         "ssl_cert_reqs": "none" if tls.insecure_skip_verify else "required",
         "ssl_check_hostname": not tls.insecure_skip_verify,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from celery.worker import state
 from kombu.asynchronous import set_event_loop
 
 from machinery_compat import errors
-from machinery_compat._threads import ThreadPool
 from machinery_compat.transport.base import current_signature
 from machinery_compat.wire import Signature
 
@@ -24,6 +24,9 @@ __all__ = ["Worker"]
 
 #: Seconds for which ``quit`` waits for a worker that runs in the background.
 QUIT_TIMEOUT = 60.0
+POOLS = {"threads": "machinery_compat.pool:ThreadPool"}
+
+logger = logging.getLogger("machinery_compat.worker")
 
 
 #: The workers that run in this process now.
@@ -57,6 +60,7 @@ class Worker:
         self._controller: Any = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
+        self._failure: BaseException | None = None
 
     # -- running
 
@@ -83,23 +87,32 @@ class Worker:
 
         Returns:
             the thread; the worker takes tasks when this returns.
+
+        Raises:
+            MachineryError: it did not start.
         """
 
         def run() -> None:
             try:
-                self.server.app.set_current()
                 self._run(self.server.app.WorkController)
             except BaseException as exc:
-                if failures is not None:
+                self._failure = exc
+                if failures is None:
+                    logger.exception("the worker %s ended", self.consumer_tag)
+                else:
                     failures.put(exc)
-                raise
             finally:
                 self._ready.set()
 
         self._ready.clear()
+        self._failure = None
         self._thread = threading.Thread(target=run, name=f"machinery-worker-{self.consumer_tag}", daemon=True)
         self._thread.start()
         self._ready.wait()
+        if self._failure is not None:
+            raise errors.MachineryError(
+                f"the worker {self.consumer_tag} did not start: {self._failure}"
+            ) from self._failure
         return self._thread
 
     def quit(self) -> None:
@@ -120,6 +133,7 @@ class Worker:
 
     def _run(self, kind: Any) -> None:
         receivers = self._connect()
+        self.server.app.set_current()
         try:
             with _building:
                 # Celery would let all workers of a process share one event loop, a closed one too.
@@ -128,8 +142,10 @@ class Worker:
                     hostname=f"{self.consumer_tag}@{_host()}",
                     concurrency=self.concurrency or None,
                     queues=[self.queue],
-                    pool_cls=ThreadPool if self.pool == "threads" else self.pool,
+                    pool_cls=POOLS.get(self.pool, self.pool),
                     quiet=True,
+                    loglevel="INFO",
+                    redirect_stdouts=False,
                     ready_callback=lambda consumer: self._ready.set(),
                 )
             _running.add(self)

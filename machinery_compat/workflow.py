@@ -13,7 +13,17 @@ from kombu.exceptions import OperationalError
 
 from machinery_compat import canvas, errors
 from machinery_compat.transport.base import SERIALIZER
-from machinery_compat.wire import FAILURE, SUCCESS, Arg, Signature, TaskResult, TaskState, new_task_uuid
+from machinery_compat.wire import (
+    FAILURE,
+    SUCCESS,
+    Arg,
+    Signature,
+    TaskResult,
+    TaskState,
+    new_task_uuid,
+    now_text,
+    outgoing,
+)
 
 __all__ = ["Workflow", "fibonacci_next"]
 
@@ -45,9 +55,13 @@ class Workflow:
         """Sends a Signature, its PENDING state first; mirrors Go's SendTask.
 
         Raises:
-            EncodeError: it cannot be sent.
+            EncodeError: it cannot be sent, or would hurt a Go worker.
             kombu.exceptions.OperationalError: the broker cannot be reached.
         """
+        outgoing.check(signature)
+        return self._send(signature)
+
+    def _send(self, signature: Signature) -> Signature:
         signature.uuid = signature.uuid or new_task_uuid()
         if signature.headers is None:
             signature.headers = {}
@@ -70,9 +84,26 @@ class Workflow:
         if signature is None:
             return
         try:
-            self.send(signature)
+            # It may hold what a task of Go's has returned, which need not be of Machinery's types.
+            outgoing.check_args(signature)
+            self._send(signature)
+        except errors.EncodeError as exc:
+            self._fail_follower(signature, of, exc)
         except (OperationalError, errors.MachineryError) as exc:
             logger.error("task %s[%s]: its callback %s could not be sent: %s", of.name, of.uuid, signature.name, exc)
+
+    def _fail_follower(self, signature: Signature, of: Signature, exc: errors.EncodeError) -> None:
+        """Fails a callback as the worker that got it would, which it would hurt if it were Go's."""
+        logger.error("task %s[%s]: its callback cannot be sent: %s", of.name, of.uuid, exc)
+        if signature.uuid:
+            state = TaskState(
+                task_uuid=signature.uuid,
+                task_name=signature.name,
+                state=FAILURE,
+                error=f"Reflect task args error: {exc}",
+                created_at=now_text(),
+            )
+            self.app.backend._put_state(state)
 
     # -- success
 
@@ -148,7 +179,7 @@ class Workflow:
         """Sends the planned retry of a task, once."""
         if self.is_planned(uuid):
             planned, self._retries.planned = self._retries.planned, None
-            self.send(planned)
+            self._send(planned)
 
 
 def append_results(callback: Signature, results: Sequence[TaskResult | None]) -> None:

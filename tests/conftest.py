@@ -47,12 +47,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the Go programs before the first test, whose time limit a cold build would exceed."""
     if session.config.option.collectonly:
         return
-    if any({"go_worker", "go_client"} & set(getattr(item, "fixturenames", ())) for item in session.items):
-        try:
-            golang.build(golang.WORKER)
-            golang.build(golang.CLIENT)
-        except Unavailable:
-            return  # each test that needs Go meets the same error and tells it
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    programs = [golang.WORKER, golang.CLIENT] if {"go_worker", "go_client"} & used else []
+    if "example" in used:
+        programs += [golang.EXAMPLES[flavor] for flavor in golang.REDIS_FLAVORS]
+    try:
+        for program in programs:
+            golang.build(program)
+    except Unavailable:
+        return  # each test that needs Go meets the same error and tells it
 
 
 @pytest.fixture(scope="session")

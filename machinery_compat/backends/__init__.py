@@ -6,7 +6,8 @@ from typing import Any
 
 from kombu.utils.imports import symbol_by_name
 
-from machinery_compat import urls
+from machinery_compat import errors, urls
+from machinery_compat.transport.base import NOT_ENABLED
 
 __all__ = ["BACKENDS", "backend_for"]
 
@@ -20,8 +21,11 @@ def backend_for(app: Any, url: str | None = None, **kwargs: Any) -> Any:
     """The result backend of a Machinery URL; what ``machinery+redis://…`` means in any Celery app.
 
     Raises:
-        ConfigError: no backend is known for the URL; the text lists those that are.
+        ConfigError: the application does not speak Machinery, or no backend is known for the URL;
+            the text lists those that are.
     """
+    if not hasattr(app, "machinery"):
+        raise errors.ConfigError(NOT_ENABLED)
     kind = urls.backend_kind(url or "")
     if kind not in BACKENDS:
         raise urls.unsupported("result backend", url or "", sorted(BACKENDS))

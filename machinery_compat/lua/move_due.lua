@@ -5,21 +5,26 @@
 -- ARGV[1]  now       Unix ns
 -- ARGV[2]  limit     how many to move at most
 -- ARGV[3]  queue     the queue of a task without a RoutingKey
--- ARGV[4]  dead      list for members that are no Signature (pushed into by this script only)
 --
--- Returns {number moved, score of the next one that is not due yet or ''}.
+-- Returns {number that were due, score of the earliest one that was not due or '',
+-- the due members that are not a Signature at first sight and stay}.
+local function push(queue, body, priority)
+--% insert
+end
+
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+local odd = {}
 for _, body in ipairs(due) do
     local ok, signature = pcall(cjson.decode, body)
-    redis.call('ZREM', KEYS[1], body)
-    if ok and type(signature) == 'table' then
+    -- Go would hand a body without a Name around for ever, and stumble over what is no object.
+    if ok and type(signature) == 'table' and type(signature['Name']) == 'string' and signature['Name'] ~= '' then
         local queue = signature['RoutingKey']
         if type(queue) ~= 'string' or queue == '' then queue = ARGV[3] end
-        redis.call('RPUSH', queue, body)
+        redis.call('ZREM', KEYS[1], body)
+        push(queue, body, tonumber(signature['Priority']) or 0)
     else
-        redis.call('RPUSH', ARGV[4], cjson.encode({
-            reason = 'a delayed task that is no Signature', queue = ARGV[3], body = body}))
+        odd[#odd + 1] = body
     end
 end
-local next = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {#due, next[2] or ''}
+local next = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+return {#due, next[2] or '', odd}

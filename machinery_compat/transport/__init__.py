@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, NamedTuple
 
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport.base import Transport as BaseTransport
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.url import parse_url
 
@@ -48,6 +50,7 @@ def transport_for(url: str) -> Chosen:
     return Chosen(TRANSPORTS[kind], url.removeprefix("redis+") if kind == "redis" else url, kind.startswith("amqp"))
 
 
+<<<<<<< HEAD
 #: What Kombu asks a transport's class before it makes one.
 ERRORS = frozenset(
     {"connection_errors", "channel_errors", "recoverable_connection_errors", "recoverable_channel_errors"}
@@ -71,9 +74,23 @@ class _AnyTransport(type):
 
 
 class Transport(metaclass=_AnyTransport):
+=======
+def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:
+    """What the transports whose drivers are installed raise."""
+    found: list[type[BaseException]] = []
+    for name in ("amqp", "redis"):
+        with contextlib.suppress(ImportError, errors.ConfigError):
+            found.extend(getattr(symbol_by_name(TRANSPORTS[name]), attribute))
+    return tuple(dict.fromkeys(found))
+
+
+class Transport(BaseTransport):  # type: ignore[misc]
+>>>>>>> main
     """What ``machinery+redis://…`` and its like mean in a bare Kombu connection."""
 
     can_parse_url = True
+    connection_errors = _errors_of("connection_errors")
+    channel_errors = _errors_of("channel_errors")
 
     def __new__(cls, client: Any, **kwargs: Any) -> Any:
         chosen = transport_for(client.hostname)

@@ -31,6 +31,8 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
 
     def __init__(self, raw: amqp.Message, channel: Channel, queue: str) -> None:
         super().__init__(raw, channel=channel)
+        # Kombu has taken the user's headers for its own, such as one that is called compression.
+        self.errors = []
         self.queue = queue
         self.raw_body = _bytes(raw.body)
         try:
@@ -134,6 +136,8 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
 
     def basic_consume(self, queue: str = "", consumer_tag: str = "", *args: Any, **kwargs: Any) -> Any:
         if queue not in self._kombu_queues:
+            if not self.border.enabled:
+                raise errors.ConfigError(base.NOT_ENABLED)
             self._queue_of[consumer_tag] = queue
         return super().basic_consume(queue, consumer_tag, *args, **kwargs)
 
@@ -256,6 +260,15 @@ class Transport(pyamqp.Transport):  # type: ignore[misc]
     """Kombu transport for Machinery's AMQP URLs."""
 
     Connection = Connection
+
+    def qos_semantics_matches_spec(self, connection: Any) -> bool:
+        """Makes Celery limit each consumer, as Go does, and not the channel as a whole.
+
+        RabbitMQ puts a channel at its limit aside; beside a Go worker that requeues what it does
+        not know in a tight loop, it was seen not to come back. Celery raises its limit only for
+        tasks with an ETA, which here wait at the broker.
+        """
+        return True
 
 
 class SSLTransport(Transport):

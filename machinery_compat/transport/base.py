@@ -30,6 +30,8 @@ CONTENT_TYPE = "application/x-machinery"
 OPTION = "machinery"
 #: Longest piece of a payload that is shown in a log line.
 SHOWN = 200
+#: Longest piece of a reason that is shown in a log line; it may quote the payload.
+REASON_SHOWN = 500
 
 register(SERIALIZER, lambda data: data, lambda data: data, CONTENT_TYPE, "binary")
 
@@ -37,12 +39,22 @@ register(SERIALIZER, lambda data: data, lambda data: data, CONTENT_TYPE, "binary
 Command = Callable[..., Any]
 
 
+#: What a Celery application is told that uses a URL of this package and nothing else of it.
+NOT_ENABLED = (
+    "this Celery application uses a Machinery URL but does not speak Machinery: make it with "
+    "machinery_compat.Celery(...), or call machinery_compat.enable(app) right after it is made"
+)
+
+
 class Border:
     """What a channel must know of the application whose messages it carries.
 
-    This class knows nothing and is what a bare ``kombu.Connection`` gets; the application's
-    border overrides it.
+    This class knows nothing and is what a bare ``kombu.Connection`` gets, which can publish
+    Signatures and look into queues; the application's border overrides it.
     """
+
+    #: Whether an application stands behind it.
+    enabled = False
 
     default_queue = "machinery_tasks"
     strict = False
@@ -87,7 +99,7 @@ class TaskPayload:
 
     #: The Signature that this message carries; None on a message of Kombu's own.
     signature: Signature | None = None
-    #: Why the arguments do not convert; the consumer fails the task with it.
+    #: Why the task cannot be run, such as arguments that do not convert; the consumer fails it with this.
     argument_error: errors.DecodeError | None = None
 
     def celery_fields(self, signature: Signature, body: bytes) -> dict[str, Any]:
@@ -111,7 +123,10 @@ class TaskPayload:
     def payload(self) -> Any:
         """The body; Celery's consumer learns here that the arguments do not convert."""
         if self.argument_error is not None:
-            raise InvalidTaskError(f"Reflect task args error: {self.argument_error}")
+            text = str(self.argument_error)
+            if isinstance(self.argument_error, errors.ArgumentError):
+                text = f"Reflect task args error: {text}"
+            raise InvalidTaskError(text)
         return super().payload  # type: ignore[misc]
 
     def bury(self, reason: str) -> None:
@@ -150,6 +165,10 @@ def signature_to_send(
     headers = headers or {}
     if "task" not in headers or "id" not in headers:
         return None
+    if type(headers["task"]) is not str:
+        raise errors.EncodeError(f"the name of a task is a text, not {headers['task']!r}; has a header overridden it?")
+    if not border.enabled:
+        raise errors.ConfigError(NOT_ENABLED)
     if content_type != CONTENT_TYPE:
         body = _deserialized(body, content_type)
     return canvas.to_signature(
@@ -184,8 +203,14 @@ def current_signature(uuid: str | None = None) -> Signature | None:
 
 def shown(body: bytes) -> str:
     """A payload for a log line: its beginning, readable."""
-    text = body[: SHOWN + 1].decode("utf-8", "backslashreplace")
-    return text if len(body) <= SHOWN else f"{text[:SHOWN]}… ({len(body)} bytes)"
+    text = one_line(body[: SHOWN + 1].decode("utf-8", "backslashreplace"), SHOWN)
+    return text if len(body) <= SHOWN else f"{text} ({len(body)} bytes)"
+
+
+def one_line(text: str, longest: int) -> str:
+    """The beginning of a stranger's text, which must not begin a log line of its own."""
+    cut = text if len(text) <= longest else f"{text[:longest]}…"
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
 def decode(body: bytes) -> Signature:
@@ -212,7 +237,7 @@ def decode_all(bodies: Iterable[bytes], where: str) -> list[Signature]:
 
 
 def log_buried(body: bytes, reason: str, dead: str) -> None:
-    logger.error("%s: kept in %s; it began: %s", reason, dead, shown(body))
+    logger.error("%s: kept in %s; it began: %s", one_line(reason, REASON_SHOWN), dead, shown(body))
 
 
 def dead_letter(body: bytes, reason: str, queue: str) -> bytes:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 import redis
 
+from machinery_compat import errors
 from machinery_compat.redis_client import lua
+from machinery_compat.transport import base
 
 __all__ = ["Caretaker", "Keys"]
 
@@ -74,6 +76,7 @@ class Caretaker(threading.Thread):
         self._renew = self._client.register_script(lua("renew"))
         self._recover = self._client.register_script(lua("recover"))
         self._move_due = self._client.register_script(lua("move_due"))
+        self._take_delayed = self._client.register_script(lua("take_delayed"))
 
     def watch(self, keys: Keys) -> None:
         """Takes care of a queue from now on; the lease is there when this returns."""
@@ -122,11 +125,23 @@ class Caretaker(threading.Thread):
     def _move(self) -> float:
         """Moves what is due; returns the seconds until the next look."""
         now = time.time_ns()
-        moved, upcoming = self._move_due(
-            keys=[self.delayed_key], args=[now, MOVE_LIMIT, self.default_queue, f"{self.default_queue}:dead"]
-        )
-        if moved == MOVE_LIMIT:
+        due, upcoming, odd = self._move_due(keys=[self.delayed_key], args=[now, MOVE_LIMIT, self.default_queue])
+        for body in odd:
+            self._move_odd(body)
+        if due == MOVE_LIMIT:
             return 0.0
         if not upcoming:
             return self.poll_period
         return min(max((float(upcoming) - time.time_ns()) / 1e9, 0.001), self.poll_period)
+
+    def _move_odd(self, body: bytes) -> None:
+        """Moves a due member that the script could not read: Go spells it otherwise, or it is none."""
+        try:
+            target = base.decode(body).routing_key or self.default_queue
+            self._take_delayed(keys=[self.delayed_key, target], args=[body, body])
+        except errors.DecodeError as exc:
+            reason = f"Could not unmarshal a delayed task into a task signature: {exc}"
+            dead = base.dead_queue(self.default_queue)
+            entry = base.dead_letter(body, reason, self.default_queue)
+            if self._take_delayed(keys=[self.delayed_key, dead], args=[body, entry]):
+                base.log_buried(body, reason, dead)

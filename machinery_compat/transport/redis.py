@@ -193,6 +193,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
         if self.is_task_queue(queue) and queue not in self.claims:
+            if not self.border.enabled:
+                raise errors.ConfigError(base.NOT_ENABLED)
             self._start_claim(queue)
         return super().basic_consume(queue, no_ack=no_ack, callback=callback, consumer_tag=consumer_tag, **kwargs)
 
@@ -302,11 +304,15 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         keys = Keys(queue, self.consumer_id)
         if self._caretaker is None:
             self._start_claim(queue)
-            self.claims.pop(queue)
+            self._stopped_claims.append(self.claims.pop(queue))
         body = self.commands.lmove(queue, keys.inflight, "LEFT", "RIGHT")
         if body is None:
             raise virtual.base.Empty
-        return Claimed(Signature.decode(body), body, keys)
+        try:
+            return Claimed(base.decode(body), body, keys)
+        except errors.DecodeError as exc:
+            self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
+            raise virtual.base.Empty from exc
 
     def pending_tasks(self, queue: str) -> list[Signature]:
         """The tasks in a queue, the next one first."""

@@ -18,7 +18,7 @@ from machinery_compat.wire import gojson, gotime
 from machinery_compat.wire.goparse import GoNumber
 from machinery_compat.wire.gotypes import encode_value, infer_type
 from machinery_compat.wire.gounmarshal import Spec, unmarshal
-from machinery_compat.wire.trees import copy_tree, flat_brackets, is_plain, tree_of
+from machinery_compat.wire.trees import copy_tree, count_chained, count_objects, is_plain, tree_of
 from machinery_compat.wire.values import Typed, is_odd, settle
 
 __all__ = ["Arg", "Signature"]
@@ -141,8 +141,8 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
         """
         return _encode_signature(self)
 
-    @classmethod
-    def decode(cls, data: bytes) -> Signature:
+    @staticmethod
+    def decode(data: bytes) -> Signature:
         """Read a message body as a Go worker does.
 
         Raises:
@@ -150,14 +150,15 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
         """
         try:
             signature = _decode(data)
-            # A repeated member that Go would merge shows as brackets too many; so do structured values and headers.
-            # (Taking a character out is many times faster than counting it.)
-            brackets = 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b""))
-            if brackets == flat_brackets(signature):
-                return signature
         except _REFUSALS:
             return _decode_exactly(data)
-        return _look_closer(signature, data)
+        # An object that Go would merge with a repetition of it shows as a brace too many; so do Values and headers
+        # that hold one. (Taking a character out is much faster than counting it.)
+        braces = len(data) - len(data.replace(b"{", b""))
+        args, headers = signature.args, signature.headers
+        if headers or braces != 1 + (0 if args is None else len(args)) + (headers is not None):
+            return _look_closer(signature, data, braces)
+        return signature
 
 
 def _hook(value: Any) -> Any:
@@ -215,10 +216,11 @@ _MERGING: Final = (b'"Args"', b'"Headers"', b'"OnSuccess"', b'"OnError"', b'"Cho
 _CALLBACKS: Final = b'"OnSuccess":null,"OnError":null,"ChordCallback":null'
 _MAX_LEVELS: Final = 10_000  # of objects and lists; what Go's decoder reads
 _REFUSALS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
-_INT64: Final = (-(2**63), 2**63 - 1)
+_MIN_INT: Final = -(2**63)
+_MAX_INT: Final = 2**63 - 1
 _is_go_time = re.compile(gotime.CANONICAL_TIME).match
 _find_escaped_letter = re.compile(rb"\\u00[4-7]").search
-_find_minus_zero = re.compile(rb"[^0-9A-Za-z]-0(?![0-9.eE])").search
+_find_minus_zero = re.compile(rb"-0(?<![0-9A-Za-z]-0)(?![0-9.eE])").search
 _find_surrogate = re.compile("[\ud800-\udfff]").search
 
 
@@ -236,15 +238,30 @@ _SPECS: Final = {
 }
 
 
-def _look_closer(signature: Signature, data: bytes) -> Signature:
-    """Finish the decoding of a document that may hold repeated members, structured values or headers."""
-    tree = tree_of(signature)
-    if _may_repeat(data, tree):
-        return _decode_exactly(data)
-    if _find_minus_zero(data) and any(item.headers for item in tree):
+def _look_closer(signature: Signature, data: bytes, braces: int) -> Signature:
+    """Finish the decoding of a document that has callbacks, headers or structured Values, or repeated members."""
+    if braces == count_chained(signature):
+        return signature  # by far the commonest, and too few where there is more than a chain
+    objects, headed = count_objects(signature)
+    if braces != objects:
+        tree = tree_of(signature)
+        if braces != objects + _settle_structured(tree) and _may_repeat(data, tree):
+            return _decode_exactly(data)
+    if headed and b"-0" in data and _find_minus_zero(data):
         return _decode_exactly(data)  # msgspec would lose the sign
-    settle(arg for item in tree for arg in item.args or ())
     return signature
+
+
+def _settle_structured(tree: list[Signature]) -> int:
+    """Bring Values with braces into the form in which Go would write them; return how many braces they had."""
+    braces = 0
+    for item in tree:
+        for arg in item.args or ():
+            raw = bytes(arg._raw)
+            if b"{" in raw:
+                braces += raw.count(b"{")
+                settle((arg,))
+    return braces
 
 
 def _decode_exactly(data: bytes) -> Signature:
@@ -256,10 +273,11 @@ def _may_repeat(data: bytes, tree: list[Signature]) -> bool:
     """Tell whether some member might stand twice in one object."""
     if 92 in data and _find_escaped_letter(data):
         return True  # a name may be spelled with escapes and so hide from the count
+    if len(tree) == 1:
+        # An Arg has all its members and msgspec no null for them: nothing is left of what stood there before.
+        return data.count(b'"Headers"') > 1
     if any(data.count(name) > len(tree) for name in _MERGING):
         return True
-    if len(tree) == 1:
-        return False
     try:
         _decode_complete(data)  # nothing missing anywhere, so nothing makes up for a repetition
     except msgspec.MsgspecError:
@@ -271,13 +289,23 @@ def _check(signature: Signature) -> bool:
     """Refuse what Go could not read back; tell whether the ETA had to be brought into Go's form."""
     if not 0 <= signature.priority <= 255:
         raise EncodeError(f"Priority {signature.priority} is out of range; Machinery has 0 to 255")
-    for name in ("group_task_count", "retry_count", "retry_timeout"):
-        if not _INT64[0] <= getattr(signature, name) <= _INT64[1]:
-            raise EncodeError(f"{_NAMES[name]} {getattr(signature, name)} is out of range; Go has 64 bits for it")
+    if (
+        not _MIN_INT <= signature.group_task_count <= _MAX_INT
+        or not _MIN_INT <= signature.retry_count <= _MAX_INT
+        or not _MIN_INT <= signature.retry_timeout <= _MAX_INT
+    ):
+        raise EncodeError(_out_of_range(signature))
     if signature.eta is None or _is_go_time(signature.eta) is not None:
         return False
     signature.set_eta(signature.eta)
     return True
+
+
+def _out_of_range(signature: Signature) -> str:
+    for name in ("group_task_count", "retry_count", "retry_timeout"):
+        if not _MIN_INT <= getattr(signature, name) <= _MAX_INT:
+            break
+    return f"{_NAMES[name]} {getattr(signature, name)} is out of range; Go has 64 bits for it"
 
 
 def _is_flat(headers: dict[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -33,8 +34,8 @@ RETRY: Final = "RETRY"  # failed, sent again
 SUCCESS: Final = "SUCCESS"
 FAILURE: Final = "FAILURE"
 
+_Document = TypeVar("_Document", "TaskState", "GroupMeta")
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Time = Annotated[str, msgspec.Meta(pattern=gotime.CANONICAL_TIME)]
 
 
 class TaskResult(
@@ -99,7 +100,7 @@ _GROUP_NAMES = {
 }
 
 
-class TaskState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename=_STATE_NAMES):
+class TaskState(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True, rename=_STATE_NAMES):
     """The state of one task. `results` is None except after success; `celery` is ours and absent when None."""
 
     task_uuid: str = ""
@@ -107,7 +108,7 @@ class TaskState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename
     state: str = ""
     results: list[TaskResult | None] | None = None
     error: str = ""
-    created_at: _Time = ZERO_TIME
+    created_at: str = ZERO_TIME
     ttl: _Int64 = 0
     celery: str | None = None
 
@@ -115,8 +116,8 @@ class TaskState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename
         """Return the bytes that Go's ``json.Marshal`` gives for this state."""
         return _encode_document(self)
 
-    @classmethod
-    def decode(cls, data: bytes) -> TaskState:
+    @staticmethod
+    def decode(data: bytes) -> TaskState:
         """Read a stored state as Go does.
 
         Raises:
@@ -125,26 +126,34 @@ class TaskState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename
         try:
             state = _decode_state(data)
         except _REFUSALS:
-            return unmarshal(data, "TaskState", _SPECS)  # type: ignore[no-any-return]
-        results = state.results or []
-        if data.count(123) + data.count(91) != 1 + (state.results is not None) + len(results):
+            return _decode_exactly(data, TaskState)
+        if _is_go_time(state.created_at) is None or _may_repeat(data, b'"CreatedAt"'):
+            return _decode_exactly(data, TaskState)
+        results = state.results
+        if results is None:
+            return state
+        objects = 1
+        for result in results:  # not list.count, which would compare each with None
+            if result is not None:
+                objects += 1
+        if len(data) - len(data.replace(b"{", b"")) != objects:
             # A structured value, or Results twice, which Go would merge.
-            if data.count(b'"Results"') > 1 or 92 in data:
-                return unmarshal(data, "TaskState", _SPECS)  # type: ignore[no-any-return]
-            settle(result for result in results if result is not None)
-        elif is_odd(data):
-            settle(result for result in results if result is not None)
+            if _may_repeat(data, b'"Results"'):
+                return _decode_exactly(data, TaskState)
+        elif not is_odd(data):
+            return state
+        settle(result for result in results if result is not None)
         return state
 
 
-class GroupMeta(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename=_GROUP_NAMES):
+class GroupMeta(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True, rename=_GROUP_NAMES):
     """What the members of a group have in common. `celery` is ours and absent when None."""
 
     group_uuid: str = ""
     task_uuids: list[str] | None = None
     chord_triggered: bool = False
     lock: bool = False
-    created_at: _Time = ZERO_TIME
+    created_at: str = ZERO_TIME
     ttl: _Int64 = 0
     celery: str | None = None
 
@@ -152,18 +161,21 @@ class GroupMeta(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename
         """Return the bytes that Go's ``json.Marshal`` gives for this group."""
         return _encode_document(self)
 
-    @classmethod
-    def decode(cls, data: bytes) -> GroupMeta:
+    @staticmethod
+    def decode(data: bytes) -> GroupMeta:
         """Read a stored group as Go does.
 
         Raises:
             DecodeError: Go would refuse it; the text is Go's.
         """
         try:
-            # TaskUUIDs twice comes to the last of both, as in Go, since every element is replaced.
-            return _decode_group(data)
+            group = _decode_group(data)
         except _REFUSALS:
-            return unmarshal(data, "GroupMeta", _SPECS)  # type: ignore[no-any-return]
+            return _decode_exactly(data, GroupMeta)
+        # TaskUUIDs twice comes to the last of both, as in Go, since every element is replaced.
+        if _is_go_time(group.created_at) is None or _may_repeat(data, b'"CreatedAt"'):
+            return _decode_exactly(data, GroupMeta)
+        return group
 
 
 _REFUSALS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
@@ -171,13 +183,26 @@ _NO_EXTRA: Final = b',"Celery":null}'
 _encode: Final = msgspec.json.Encoder().encode
 _decode_state: Final = msgspec.json.Decoder(TaskState).decode
 _decode_group: Final = msgspec.json.Decoder(GroupMeta).decode
+_is_go_time: Final = re.compile(gotime.CANONICAL_TIME).match
+_find_escaped_letter: Final = re.compile(rb"\\u00[4-7]").search
+
+
+def _decode_exactly(data: bytes, document: type[_Document]) -> _Document:
+    made: _Document = unmarshal(data, document.__name__, _SPECS)
+    return made
+
+
+def _may_repeat(data: bytes, name: bytes) -> bool:
+    """Tell whether a member might stand twice, perhaps spelled with escapes."""
+    return data.count(name) > 1 or (92 in data and _find_escaped_letter(data) is not None)
 
 
 def _encode_document(document: TaskState | GroupMeta) -> bytes:
     if not -(2**63) <= document.ttl < 2**63:
         raise EncodeError(f"TTL {document.ttl} is out of range; Go has 64 bits for it")
-    if document.created_at != ZERO_TIME:
-        document.created_at = gotime.time_text(document.created_at)
+    created_at = document.created_at
+    if type(created_at) is not str or _is_go_time(created_at) is None:
+        document.created_at = gotime.time_text(created_at)
     try:
         data = _encode(document)
     except UnicodeEncodeError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from machinery_compat.wire.message import Signature
 
-__all__ = ["children", "copy_tree", "flat_brackets", "is_plain", "tree_of"]
+__all__ = ["children", "copy_tree", "count_chained", "count_objects", "is_plain", "tree_of"]
 
 
 def children(signature: Signature) -> Iterator[Signature]:
@@ -25,6 +25,8 @@ def children(signature: Signature) -> Iterator[Signature]:
 def tree_of(signature: Signature) -> list[Signature]:
     """List a signature and all that are nested in it, each once, parents first."""
     found = [signature]
+    if not signature.on_success and not signature.on_error and signature.chord_callback is None:
+        return found
     seen = {id(signature)}  # one callback may stand in several places, or by mistake in itself
     for item in found:
         for child in children(item):
@@ -34,35 +36,44 @@ def tree_of(signature: Signature) -> list[Signature]:
     return found
 
 
-def flat_brackets(signature: Signature) -> int:
-    """Count the brackets of a signature's text if values are flat and headers empty; -1 where there are headers."""
+def count_chained(signature: Signature) -> int:
+    """Count the objects of a chain as `count_objects` does, quicker; it stops at headers and leaves branches out."""
     count = 0
-    while True:  # a chain is walked, only branches recurse
-        count += 1
-        if signature.args is not None:
-            count += 1 + len(signature.args)
-        if signature.headers is not None:
-            if signature.headers:
-                return -1
+    current: Signature | None = signature
+    while current is not None:
+        args, headers, following = current.args, current.headers, current.on_success
+        count += 1 if args is None else 1 + len(args)
+        if headers is not None:
+            if headers:
+                return 0
             count += 1
-        if signature.on_error is not None:
-            count += 1
-        following = signature.on_success
-        if following is not None:
-            count += 1
-            if len(following) == 1 and not signature.on_error and signature.chord_callback is None:
-                if following[0] is None:
-                    return count
-                signature = following[0]
-                continue
-        elif signature.chord_callback is None and not signature.on_error:
-            return count
-        for child in children(signature):
-            inner = flat_brackets(child)
-            if inner < 0:
-                return -1
-            count += inner
-        return count
+        if not following:
+            break
+        current = following[0]
+    return count
+
+
+def count_objects(signature: Signature) -> tuple[int, bool]:
+    """Count the objects in a decoded signature's text without those in Values and headers; tell if any has headers."""
+    count = 0
+    headed = False
+    branches: list[Signature] = []
+    current: Signature | None = signature
+    while True:
+        while current is not None:
+            args, headers, following = current.args, current.headers, current.on_success
+            count += 1 if args is None else 1 + len(args)
+            if headers is not None:
+                count += 1
+                if headers:
+                    headed = True
+            if current.on_error or current.chord_callback is not None or (following and len(following) > 1):
+                branches.extend(children(current))
+                break
+            current = following[0] if following else None
+        if not branches:
+            return count, headed
+        current = branches.pop()
 
 
 def is_plain(signature: Signature) -> bool:
@@ -85,17 +96,30 @@ def is_plain(signature: Signature) -> bool:
         signature = following[0]
 
 
+def _copy_alone(signature: Signature) -> Signature:
+    """Copy a signature, its Args and its headers; the copy still has the callbacks of the original."""
+    # Many times quicker than copy.copy, which comes to the same.
+    made: Signature = signature.__copy__()  # type: ignore[attr-defined]
+    if made.args is not None:
+        made.args = [arg.__copy__() for arg in made.args]  # type: ignore[attr-defined]
+    if made.headers is not None:
+        made.headers = copy.deepcopy(made.headers) if made.headers else {}
+    return made
+
+
 def copy_tree(signature: Signature) -> Signature:
     """Copy a signature with everything in it that can be changed."""
-    copies = {id(item): copy.copy(item) for item in tree_of(signature)}
+    tree = tree_of(signature)
+    copies = {id(item): _copy_alone(item) for item in tree}
 
-    def renew(callbacks: list[Signature | None] | None) -> list[Signature | None] | None:
-        return None if callbacks is None else [item and copies[id(item)] for item in callbacks]
+    def renew(callbacks: list[Signature | None]) -> list[Signature | None]:
+        return [None if item is None else copies[id(item)] for item in callbacks]
 
     for made in copies.values():
-        made.args = None if made.args is None else [copy.copy(arg) for arg in made.args]
-        made.headers = copy.deepcopy(made.headers)
-        made.on_success = renew(made.on_success)
-        made.on_error = renew(made.on_error)
-        made.chord_callback = made.chord_callback and copies[id(made.chord_callback)]
+        if made.on_success is not None:
+            made.on_success = renew(made.on_success)
+        if made.on_error is not None:
+            made.on_error = renew(made.on_error)
+        if made.chord_callback is not None:
+            made.chord_callback = copies[id(made.chord_callback)]
     return copies[id(signature)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -11,6 +11,9 @@ from machinery_compat.wire import gojson
 from machinery_compat.wire.gotypes import decode_value
 
 __all__ = ["Typed", "is_odd", "settle"]
+
+_MIN: Final = -(2**63)
+_MAX: Final = 2**63 - 1
 
 if TYPE_CHECKING:
     _Base = msgspec.Struct
@@ -51,13 +54,15 @@ class Typed(_Base, gc=False):
         Raises:
             ArgumentError: the Value does not fit the Type; the text is Go's.
         """
-        raw = bytes(self._raw)
-        if self.type == "int64" and len(raw) < 19:  # by far the commonest
+        if self.type == "int64":  # by far the commonest
             try:
-                return int(raw)
+                number = int(self._raw)
             except ValueError:
                 pass
-        return decode_value(self.type, raw)
+            else:
+                if _MIN <= number <= _MAX:
+                    return number
+        return decode_value(self.type, bytes(self._raw))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Typed) or self.__class__ is not other.__class__:

@@ -14,7 +14,7 @@ import pytest
 from machinery_compat import Config, Server
 from machinery_compat.config import AMQPConfig
 from tests.conftest import GoClientFactory, GoWorkerFactory, Names
-from tests.support.golang import AMQP_FLAVORS, REDIS_FLAVORS, GoClient, GoWorker
+from tests.support.golang import AMQP_FLAVORS, REDIS_FLAVORS, Execution, GoClient, GoWorker, read_journal
 from tests.support.python_worker import PythonWorker
 
 FLAVORS = [
@@ -43,7 +43,8 @@ class Fleet:
         self._server: Server | None = None
         self._client: GoClient | None = None
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """The flags of the Go programs."""
         return {
             "flavor": self.flavor,
             "broker": self.broker,
@@ -56,7 +57,7 @@ class Fleet:
 
     def go(self, **options: Any) -> GoWorker:
         """Starts a Go worker on the queue."""
-        return self.start_go(journal=self.journal, **{**self._options(), **options})
+        return self.start_go(journal=self.journal, **{**self.options(), **options})
 
     def python(self, **options: Any) -> PythonWorker:
         """Starts a Python worker on the queue, as a user would."""
@@ -73,11 +74,15 @@ class Fleet:
         self.stack.callback(lambda: print(f"--- {worker.log.name}\n{worker.process.tail()}"))
         return self.stack.enter_context(worker)
 
+    def executions(self) -> list[Execution]:
+        """What the workers of both languages have begun, in that order."""
+        return read_journal(self.journal)
+
     @property
     def client(self) -> GoClient:
         """A Go program that sends and reads."""
         if self._client is None:
-            self._client = self.start_client(**self._options())
+            self._client = self.start_client(**self.options())
         return self._client
 
     @property

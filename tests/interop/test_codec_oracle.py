@@ -242,6 +242,12 @@ def test_we_read_any_object_as_go_reads_it(go_oracle: Oracle, text: str, argumen
 
 
 @thorough
+@given(strategies.foreign_signatures)
+def test_we_merge_repeated_members_as_go_merges_them(go_oracle: Oracle, text: str) -> None:
+    check_against_go(go_oracle, text.encode())
+
+
+@thorough
 @given(data=st.data())
 def test_we_read_a_damaged_body_as_go_reads_it(go_oracle: Oracle, data: st.DataObject) -> None:
     body = bytearray(data.draw(strategies.signatures).encode())

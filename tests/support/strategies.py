@@ -125,3 +125,91 @@ groups = st.builds(
     ttl=int64s,
     celery=extras,
 )
+
+# Documents as a careless or hostile peer might write them: members missing, or there twice, or spelled in odd ways.
+_TIMES = ['"2024-01-02T03:04:05Z"', '"2024-01-02T03:04:05.50Z"', '"2024-02-30T00:00:00Z"', '"x"', "null"]
+_CALLBACKS = st.deferred(
+    lambda: st.lists(st.one_of(_SIGNATURES, _COMPLETE, st.just("null")), max_size=2).map(
+        lambda items: f"[{','.join(items)}]"
+    )
+)
+_VALUES = st.sampled_from(
+    [
+        "1",
+        "-0",
+        '"a"',
+        '"{"',
+        "[1, 2]",
+        '{"b":1,"a":{}}',
+        '[{"b":1,"a":2}]',
+        "null",
+        '"<"',
+        '"\\u0041"',
+        '"\\"Headers\\""',
+    ]
+)
+_HEADERS = st.sampled_from(["{}", "null", '{"a":1}', '{"b":"{"}', '{"a":{"c":1},"b":[{}]}', '{"a":-0}', '{"a":1.50}'])
+
+
+def _object(members: dict[str, st.SearchStrategy[str]]) -> st.SearchStrategy[str]:
+    pairs = st.sampled_from(sorted(members)).flatmap(lambda name: st.tuples(_spelled(name), members[name]))
+    return st.lists(pairs, max_size=6).map(
+        lambda found: "{" + ",".join(f'"{name}":{value}' for name, value in found) + "}"
+    )
+
+
+def _spelled(name: str) -> st.SearchStrategy[str]:
+    odd = st.sampled_from([name.lower(), f"\\u{ord(name[0]):04x}{name[1:]}", name + "x"])
+    return st.integers(0, 19).flatmap(lambda chance: odd if chance == 0 else st.just(name))
+
+
+def _twice(complete: str, extra: str) -> str:
+    """Put further members at the end of an object."""
+    return complete if extra == "{}" else f"{complete[:-1]},{extra[1:]}"
+
+
+_ARGUMENTS = st.one_of(
+    st.tuples(_VALUES, st.sampled_from(["", "n"])).map(
+        lambda arg: f'{{"Name":"{arg[1]}","Type":"x","Value":{arg[0]}}}'
+    ),
+    _object({"Name": st.just('"n"'), "Type": st.just('"string"'), "Value": _VALUES}),
+    st.just("null"),
+)
+_SIGNATURES = _object(
+    {
+        "Name": st.sampled_from(['"add"', '"{"', "null"]),
+        "ETA": st.sampled_from(_TIMES),
+        "Args": st.lists(_ARGUMENTS, max_size=2).map(lambda items: f"[{','.join(items)}]"),
+        "Headers": _HEADERS,
+        "Immutable": st.sampled_from(["true", "false", "1"]),
+        "RetryCount": st.sampled_from(["3", "-0", "1.0"]),
+        "OnSuccess": _CALLBACKS,
+        "OnError": _CALLBACKS,
+        "ChordCallback": st.deferred(lambda: st.one_of(_SIGNATURES, _COMPLETE, st.just("null"))),
+    }
+)
+_COMPLETE = st.builds(_twice, signatures.map(lambda made: made.encode().decode()), _SIGNATURES)
+_RESULTS = st.one_of(
+    _VALUES.map(lambda value: f'{{"Type":"x","Value":{value}}}'),
+    _object({"Type": st.just('"x"'), "Value": _VALUES, "Celery": st.sampled_from(['"y"', "null"])}),
+    st.just("null"),
+)
+_STATES = _object(
+    {
+        "State": st.sampled_from(['"SUCCESS"', '"{"', "null"]),
+        "Results": st.lists(_RESULTS, max_size=2).map(lambda items: f"[{','.join(items)}]"),
+        "CreatedAt": st.sampled_from(_TIMES),
+        "TTL": st.sampled_from(["1", "-0", "1.0", "9223372036854775808"]),
+        "Celery": st.sampled_from(['"y"', "null"]),
+    }
+)
+_GROUPS = _object(
+    {
+        "TaskUUIDs": st.sampled_from(["null", "[]", '["a"]', '["b","c"]', '[null,"d"]']),
+        "Lock": st.sampled_from(["true", "false", "null"]),
+        "CreatedAt": st.sampled_from(_TIMES),
+    }
+)
+foreign_signatures = st.one_of(_SIGNATURES, _COMPLETE)
+foreign_states = st.one_of(_STATES, st.builds(_twice, states.map(lambda made: made.encode().decode()), _STATES))
+foreign_groups = st.one_of(_GROUPS, st.builds(_twice, groups.map(lambda made: made.encode().decode()), _GROUPS))

@@ -12,7 +12,7 @@ POLL_SECONDS = 0.02
 
 
 def wait_for(
-    condition: Callable[[], T],
+    condition: Callable[[], T | None],
     timeout: float = 10.0,
     message: str | Callable[[], str] = "the condition did not come true",
     interval: float = POLL_SECONDS,

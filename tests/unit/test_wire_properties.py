@@ -7,12 +7,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machinery_compat.errors import ArgumentError, DecodeError
 from machinery_compat.wire import GroupMeta, Signature, TaskState, decode_value, encode_value, gojson
 from machinery_compat.wire import message as message_module
+from machinery_compat.wire import state as state_module
 from machinery_compat.wire.goparse import parse
 from machinery_compat.wire.gounmarshal import unmarshal
 from tests.support import strategies
@@ -122,6 +123,40 @@ def test_a_damaged_document_is_read_or_refused(document: Any, data: st.DataObjec
     except DecodeError:
         return
     assert document.decode(again.encode()) == again
+
+
+def outcome(read: Any, data: bytes) -> Any:
+    try:
+        return read(data).encode()
+    except DecodeError as error:
+        return str(error)
+
+
+@settings(max_examples=500, deadline=None)
+@given(strategies.foreign_signatures)
+def test_the_quick_reader_merges_and_refuses_like_the_exact_one(text: str) -> None:
+    def exactly(data: bytes) -> Any:
+        return unmarshal(data, "Signature", message_module._SPECS)
+
+    assert outcome(Signature.decode, text.encode()) == outcome(exactly, text.encode())
+
+
+@settings(max_examples=500, deadline=None)
+@given(strategies.foreign_states)
+def test_the_quick_reader_of_states_agrees_with_the_exact_one(text: str) -> None:
+    def exactly(data: bytes) -> Any:
+        return unmarshal(data, "TaskState", state_module._SPECS)
+
+    assert outcome(TaskState.decode, text.encode()) == outcome(exactly, text.encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(strategies.foreign_groups)
+def test_the_quick_reader_of_groups_agrees_with_the_exact_one(text: str) -> None:
+    def exactly(data: bytes) -> Any:
+        return unmarshal(data, "GroupMeta", state_module._SPECS)
+
+    assert outcome(GroupMeta.decode, text.encode()) == outcome(exactly, text.encode())
 
 
 # Whole floats are spelled like integers by Go, so a reader in Python gives ints back: no floats here.

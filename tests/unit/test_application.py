@@ -1,0 +1,148 @@
+"""What an application makes of a configuration, without any server."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import celery
+import pytest
+
+import machinery_compat
+from machinery_compat import Celery, Config, enable, errors
+from machinery_compat.config import AMQPConfig, RedisConfig, TLSConfig
+from machinery_compat.transport import transport_for
+from machinery_compat.workflow import fibonacci_next
+from tests.support.waiting import wait_for
+
+
+def application(**options: object) -> Celery:
+    return Celery("test", config=Config(**options), set_as_current=False)
+
+
+def test_the_public_names_are_there() -> None:
+    assert len(machinery_compat.__all__) == len(set(machinery_compat.__all__))
+    for name in machinery_compat.__all__:
+        if name != "app":  # made from the environment when it is asked for
+            assert getattr(machinery_compat, name) is not None
+
+
+def test_a_configuration_becomes_celery_settings() -> None:
+    app = application(
+        broker="redis://localhost:1/2",
+        result_backend="redis://localhost:1/3",
+        default_queue="jobs",
+        results_expire_in=60,
+        redis=RedisConfig(delayed_tasks_key="later", delayed_tasks_poll_period=20),
+    )
+
+    assert app.conf.broker_url == "redis://localhost:1/2"
+    assert app.conf.result_backend == "redis://localhost:1/3"
+    assert app.conf.task_default_queue == "jobs"
+    assert app.conf.result_expires == 60
+    assert app.conf.task_acks_late
+    assert app.conf.broker_transport_options["delayed_tasks_key"] == "later"
+    assert app.conf.broker_transport_options["delayed_tasks_poll_period"] == 0.02
+
+
+def test_the_users_own_settings_go_before() -> None:
+    app = application(broker="redis://localhost:1", default_queue="jobs")
+    app.conf.update(task_default_queue="mine", broker_transport_options={"lease_time": 5})
+
+    assert app.conf.task_default_queue == "mine"
+    assert app.conf.broker_transport_options["lease_time"] == 5
+
+
+@pytest.mark.parametrize(
+    ("broker", "expected"), [("redis://localhost:1", "jobs"), ("amqp://localhost:1", "machinery_task")]
+)
+def test_the_default_queue_is_bound_as_go_binds_it(broker: str, expected: str) -> None:
+    app = application(broker=broker, default_queue="jobs")
+
+    queue = app.amqp.default_queue
+
+    assert (queue.name, queue.routing_key, queue.exchange.name) == ("jobs", expected, "machinery_exchange")
+
+
+def test_queues_are_declared_with_the_configured_arguments() -> None:
+    app = application(
+        broker="amqp://localhost:1",
+        amqp=AMQPConfig(queue_declare_args={"x-max-priority": 10}, queue_binding_args={"a": "b"}),
+    )
+
+    for name in ("machinery_tasks", "another"):
+        queue = app.amqp.queues[name]
+        assert queue.queue_arguments == {"x-max-priority": 10}
+        assert queue.binding_arguments == {"a": "b"}
+
+
+def test_tls_is_what_the_configuration_says() -> None:
+    tls = TLSConfig(ca_file="ca.pem", insecure_skip_verify=True)
+
+    assert application(broker="amqp://h:1", tls_config=tls).conf.broker_use_ssl["cert_reqs"] == ssl.CERT_NONE
+    assert application(broker="redis://h:1", tls_config=tls).conf.redis_backend_use_ssl["ssl_cert_reqs"] == "none"
+
+
+def test_several_brokers() -> None:
+    app = application(broker="amqp://a:1;amqp://b:2", multiple_broker_separator=";")
+
+    connection = app.connection_for_write()
+
+    assert connection.alt == ["amqp://a:1", "amqp://b:2"]
+
+
+@pytest.mark.parametrize(
+    ("url", "module"),
+    [
+        ("redis://localhost:1", "redis"),
+        ("rediss://localhost:1", "redis"),
+        ("redis+socket:///tmp/s", "redis"),
+        ("amqp://localhost:1", "amqp"),
+        ("amqps://localhost:1", "amqp"),
+    ],
+)
+def test_a_url_chooses_its_transport(url: str, module: str) -> None:
+    assert transport_for(url).transport.startswith(f"machinery_compat.transport.{module}:")
+
+
+@pytest.mark.parametrize("url", ["https://sqs.eu-west-1.amazonaws.com/1", "gcppubsub://a/b", "ftp://x:secret@h"])
+def test_an_unknown_broker_is_one_clear_error(url: str) -> None:
+    with pytest.raises(errors.ConfigError, match="Factory failed with broker") as raised:
+        transport_for(url)
+    assert "redis" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_enable_comes_first() -> None:
+    app = celery.Celery("late", set_as_current=False)
+    app.task(name="x")(lambda: None)
+    assert app.Task is not None
+
+    with pytest.raises(errors.ConfigError, match="too late"):
+        enable(app)
+
+
+def test_a_plain_application_with_a_machinery_url_is_told_what_to_do() -> None:
+    app = celery.Celery("plain", backend="machinery+redis://localhost:1", set_as_current=False)
+
+    with pytest.raises(errors.ConfigError, match=r"machinery_compat\.enable"):
+        _ = app.backend
+
+
+def test_a_changed_file_is_used_and_a_bad_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "machinery.yml"
+    text = "broker: redis://localhost:1\nresult_backend: redis://localhost:1\nresults_expire_in: {}\n"
+    path.write_text(text.format(10))
+    app = Celery("reload", config=Config.from_yaml(path), set_as_current=False)
+    assert app.backend.expiry == 10
+    app.machinery.watch(path, interval=0.02)
+    try:
+        path.write_text("results_expire_in: [")
+        path.write_text(text.format(20))
+        wait_for(lambda: app.backend.expiry == 20, message="the new expiry is not used")
+    finally:
+        app.machinery.unwatch()
+
+
+def test_retries_wait_as_in_go() -> None:
+    assert [fibonacci_next(n) for n in (0, 1, 2, 3, 4, 5, 8, 13, -1)] == [1, 2, 3, 5, 5, 8, 13, 21, 1]
