@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import inspect
-=======
-import functools
->>>>>>> main
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,19 +15,6 @@ from machinery_compat.wire import Signature
 from machinery_compat.worker import Worker
 
 __all__ = ["Broker", "Server"]
-
-
-def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The function under a name that Celery can compile: a lambda and a partial have none."""
-    if getattr(function, "__name__", "").isidentifier():
-        return function
-
-    @functools.wraps(function, assigned=("__module__", "__doc__"))
-    def task(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    task.__qualname__ = name
-    return task
 
 
 class Broker:
@@ -110,13 +93,9 @@ class Server:
         """
         if not callable(function):
             raise errors.ConfigError(f"Task must be a func type: {name} is a {type(function).__name__}")
-<<<<<<< HEAD
         self.app.tasks.pop(name, None)
         # A shared task would appear in every application of this process.
         self.app.task(name=name, shared=False)(_plain_function(function))
-=======
-        self.app.task(name=name)(_named(function, name))
->>>>>>> main
 
     def register_tasks(self, tasks: Mapping[str, Callable[..., Any]]) -> None:
         """Registers several functions under their names; mirrors Go's RegisterTasks."""

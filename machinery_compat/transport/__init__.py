@@ -50,31 +50,6 @@ def transport_for(url: str) -> Chosen:
     return Chosen(TRANSPORTS[kind], url.removeprefix("redis+") if kind == "redis" else url, kind.startswith("amqp"))
 
 
-<<<<<<< HEAD
-#: What Kombu asks a transport's class before it makes one.
-ERRORS = frozenset(
-    {"connection_errors", "channel_errors", "recoverable_connection_errors", "recoverable_channel_errors"}
-)
-
-
-class _AnyTransport(type):
-    """Answers for a transport whose URL is not known yet: with the errors of all of them."""
-
-    def __getattr__(cls, name: str) -> Any:
-        if name not in ERRORS:
-            raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
-        found: dict[type[BaseException], None] = {}
-        for transport in TRANSPORTS.values():
-            try:
-                found.update(dict.fromkeys(getattr(symbol_by_name(transport), name, ())))
-            except (ImportError, errors.ConfigError):
-                # Its driver is not installed, so it raises nothing.
-                continue
-        return tuple(found)
-
-
-class Transport(metaclass=_AnyTransport):
-=======
 def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:
     """What the transports whose drivers are installed raise."""
     found: list[type[BaseException]] = []
@@ -85,7 +60,6 @@ def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:
 
 
 class Transport(BaseTransport):  # type: ignore[misc]
->>>>>>> main
     """What ``machinery+redis://…`` and its like mean in a bare Kombu connection."""
 
     can_parse_url = True
