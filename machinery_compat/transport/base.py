@@ -93,6 +93,10 @@ class Border:
         # Kombu shares connections whose options have the same repr: two applications must differ.
         return f"<{type(self).__name__} at {id(self):#x}>"
 
+    def __json__(self) -> str:
+        # ``celery inspect stats`` tells the options of the broker's connection.
+        return f"<{type(self).__name__}>"
+
 
 class TaskPayload:
     """What the messages of every transport do with a Signature; mixed into Kombu's Message."""
