@@ -211,9 +211,11 @@ class AppBorder(Border):
         queue = self.app.amqp.queues[routing_key]
         return queue.exchange.name, queue.routing_key
 
-    def before_publish(self, signature: Signature, server: str, command: Any = None) -> None:
+    def publishing(self, signature: Signature) -> None:
         for hook in self.app.machinery.pre_publish:
             hook(signature)
+
+    def before_publish(self, signature: Signature, server: str, command: Any = None) -> None:
         backend = self.app.backend
         if isinstance(backend, Backend) and not _ignores_result(signature):
             backend.store_pending(signature, server, command)

@@ -10,6 +10,7 @@ import random
 from collections import OrderedDict
 from typing import Any
 
+from celery.app.trace import build_tracer
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer as CeleryConsumer
 
@@ -29,12 +30,31 @@ LONGEST_WAIT = 1.0
 REMEMBERED = 10_000
 
 
+class _Strategies(dict[str, Any]):
+    """Celery's way to handle each task; one that was registered after the start is found too, as in Go."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        super().__init__()
+        self._consumer = consumer
+
+    def __missing__(self, name: str) -> Any:
+        consumer = self._consumer
+        task = consumer.app.tasks[name]
+        if getattr(consumer.pool, "uses_semaphore", False):
+            # The processes of the pool were forked before and have no such task.
+            raise KeyError(name)
+        self[name] = strategy = task.start_strategy(consumer.app, consumer)
+        task.__trace__ = build_tracer(name, task, consumer.app.loader, consumer.hostname, app=consumer.app)
+        return strategy
+
+
 class Consumer(CeleryConsumer):  # type: ignore[misc]
     """A Celery consumer for queues that Go workers share."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._waits: OrderedDict[str, float] = OrderedDict()
+        self.strategies = _Strategies(self)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Puts a task that this process has no function for back, for a worker that has.

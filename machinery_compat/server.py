@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,19 +15,6 @@ from machinery_compat.wire import Signature
 from machinery_compat.worker import Worker
 
 __all__ = ["Broker", "Server"]
-
-
-def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The function under a name that Celery can compile: a lambda and a partial have none."""
-    if getattr(function, "__name__", "").isidentifier():
-        return function
-
-    @functools.wraps(function, assigned=("__module__", "__doc__"))
-    def task(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    task.__qualname__ = name
-    return task
 
 
 class Broker:
@@ -97,7 +84,7 @@ class Server:
     # -- tasks
 
     def register_task(self, name: str, function: Callable[..., Any]) -> None:
-        """Registers a function under a name; mirrors Go's RegisterTask.
+        """Registers a function under a name, in place of any that it had; mirrors Go's RegisterTask.
 
         Its return value is the task's result (None: none, a tuple: several), an exception its error.
 
@@ -106,7 +93,9 @@ class Server:
         """
         if not callable(function):
             raise errors.ConfigError(f"Task must be a func type: {name} is a {type(function).__name__}")
-        self.app.task(name=name, shared=False)(_named(function, name))
+        self.app.tasks.pop(name, None)
+        # A shared task would appear in every application of this process.
+        self.app.task(name=name, shared=False)(_plain_function(function))
 
     def register_tasks(self, tasks: Mapping[str, Callable[..., Any]]) -> None:
         """Registers several functions under their names; mirrors Go's RegisterTasks."""
@@ -164,3 +153,22 @@ class Server:
     ) -> Worker:
         """A worker of another queue; mirrors Go's NewCustomQueueWorker."""
         return Worker(self, consumer_tag, concurrency, queue, pool=pool)
+
+
+def _plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Celery makes tasks of named functions only: others (lambdas, partials, builtins…) get one around them."""
+    if inspect.isfunction(function) and function.__name__.isidentifier():
+        return function
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    run.__doc__ = function.__doc__
+    try:
+        inspect.signature(function)
+    except ValueError:
+        # Some builtins do not tell what they take.
+        return run
+    run.__annotations__ = dict(getattr(function, "__annotations__", None) or {})
+    run.__wrapped__ = function  # type: ignore[attr-defined]
+    return run

@@ -107,6 +107,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         exchange, routing_key = self.border.route(exchange, routing_key)
         if not msg.routing_key:
             msg.routing_key = routing_key
+        self.border.publishing(msg)
         _check_length(msg.routing_key)
         message = amqp_message(msg)
         self.border.before_publish(msg, "amqp://")

@@ -153,6 +153,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         batch = kwargs.get("_publish_batch")
         if not message.routing_key:
             message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
+        self.border.publishing(message)
         body = message.encode()
         if batch is not None:
             self._send(batch.add, message, body)
