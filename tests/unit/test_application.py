@@ -118,7 +118,7 @@ def test_an_unknown_broker_is_one_clear_error(url: str) -> None:
 
 def test_enable_comes_first() -> None:
     app = celery.Celery("late", set_as_current=False)
-    app.task(name="x")(lambda: None)
+    app.task(name="x", shared=False)(lambda: None)
     assert app.Task is not None
 
     with pytest.raises(errors.ConfigError, match="too late"):
