@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -169,6 +171,7 @@ class AppBorder(Border):
     def __init__(self, app: CeleryApp) -> None:
         self.app = app
         self._parameters: dict[str, tuple[Any, canvas.Parameters | None]] = {}
+        self._sending = threading.local()
 
     @property
     def default_queue(self) -> str:  # type: ignore[override]
@@ -215,7 +218,18 @@ class AppBorder(Border):
         for hook in self.app.machinery.pre_publish:
             hook(signature)
 
+    @contextmanager
+    def states_written(self) -> Iterator[None]:
+        """While this lasts, this thread sends tasks whose PENDING states are there already."""
+        self._sending.states_written = True
+        try:
+            yield
+        finally:
+            self._sending.states_written = False
+
     def before_publish(self, signature: Signature, server: str, command: Any = None) -> None:
+        if getattr(self._sending, "states_written", False):
+            return
         backend = self.app.backend
         if isinstance(backend, Backend) and not _ignores_result(signature):
             backend.store_pending(signature, server, command)

@@ -10,8 +10,8 @@ from machinery_compat import errors
 from machinery_compat.application import Celery
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config
-from machinery_compat.results import AsyncResult
-from machinery_compat.wire import Signature
+from machinery_compat.results import AsyncResult, ChainAsyncResult, ChordAsyncResult
+from machinery_compat.wire import Chain, Chord, Group, Signature
 from machinery_compat.worker import Worker
 
 __all__ = ["Broker", "Server"]
@@ -141,6 +141,37 @@ class Server:
         """
         backend = self.backend
         return AsyncResult(self.app.machinery.workflow.send(signature), backend)
+
+    def send_chain(self, chain: Chain) -> ChainAsyncResult:
+        """Sends a chain; mirrors Go's SendChain. Raises as :meth:`send_task`."""
+        backend = self.backend
+        self.app.machinery.workflow.send_chain(chain)
+        return ChainAsyncResult(chain.tasks, backend)
+
+    def send_group(
+        self, group: Group, send_concurrency: int = 0, progress: Callable[[int, int], None] | None = None
+    ) -> list[AsyncResult]:
+        """Sends a group; mirrors Go's SendGroup. Raises as :meth:`send_task`.
+
+        Args:
+            group: the group.
+            send_concurrency: taken for Go's sake; the messages go out together, in few round trips.
+            progress: called with the number of tasks sent and their total.
+
+        Returns:
+            the results in the order of the members.
+        """
+        backend = self.backend
+        self.app.machinery.workflow.send_group(group, progress)
+        return [AsyncResult(signature, backend) for signature in group.tasks]
+
+    def send_chord(
+        self, chord: Chord, send_concurrency: int = 0, progress: Callable[[int, int], None] | None = None
+    ) -> ChordAsyncResult:
+        """Sends a chord; mirrors Go's SendChord. Arguments and errors as :meth:`send_group`."""
+        backend = self.backend
+        self.app.machinery.workflow.send_chord(chord, progress)
+        return ChordAsyncResult(chord.group.tasks, chord.callback, backend)
 
     # -- workers
 
