@@ -20,7 +20,7 @@ from machinery_compat import canvas, celery_header, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.settings import settings_of
-from machinery_compat.transport import transport_for
+from machinery_compat.transport import FAILOVER_PREFIX, transport_for
 from machinery_compat.transport.base import OPTION, SERIALIZER, Border
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
@@ -61,6 +61,9 @@ class Connection(KombuConnection):  # type: ignore[misc]
         if found[0].confirms:
             options.setdefault("confirm_publish", True)
         addresses = [one.url for one in found]
+        if len(addresses) > 1:
+            # Going to the next one, Kombu looks at the scheme only, and knows another transport for it.
+            addresses = [f"{FAILOVER_PREFIX}{url}" for url in addresses]
         super().__init__(
             addresses if len(addresses) > 1 else addresses[0],
             *args,
@@ -68,6 +71,10 @@ class Connection(KombuConnection):  # type: ignore[misc]
             transport_options=options,
             **kwargs,
         )
+
+    def info(self) -> Any:
+        """What Kombu shows of a connection, the transport under the name that tools know."""
+        return {**super().info(), "transport": self.transport.driver_type}
 
 
 class Queues(CeleryQueues):  # type: ignore[misc]

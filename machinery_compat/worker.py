@@ -24,6 +24,8 @@ __all__ = ["Worker"]
 
 #: Seconds for which ``quit`` waits for a worker that runs in the background.
 QUIT_TIMEOUT = 60.0
+#: Seconds for which ``launch_async`` waits until the worker takes tasks.
+START_TIMEOUT = 10.0
 POOLS = {"threads": "machinery_compat.pool:ThreadPool"}
 
 logger = logging.getLogger("machinery_compat.worker")
@@ -86,7 +88,8 @@ class Worker:
             failures: gets what ended the worker, when it was not :meth:`quit`.
 
         Returns:
-            the thread; the worker takes tasks when this returns.
+            the thread; the worker takes tasks when this returns, or goes on trying to reach a
+            broker that is down.
 
         Raises:
             MachineryError: it did not start.
@@ -108,7 +111,7 @@ class Worker:
         self._failure = None
         self._thread = threading.Thread(target=run, name=f"machinery-worker-{self.consumer_tag}", daemon=True)
         self._thread.start()
-        self._ready.wait()
+        self._ready.wait(START_TIMEOUT)
         if self._failure is not None:
             raise errors.MachineryError(
                 f"the worker {self.consumer_tag} did not start: {self._failure}"
