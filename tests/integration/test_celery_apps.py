@@ -117,11 +117,11 @@ def test_what_is_sent_is_a_signature(app: PlainCelery, client: Redis, names: Nam
 
 
 def test_tasks_run_and_give_their_results(app: PlainCelery, start: Start) -> None:
-    @app.task(name="add", shared=False)
+    @app.task(name="own_add", shared=False)
     def add(one: int, other: int) -> int:
         return one + other
 
-    @app.task(name="fail", shared=False)
+    @app.task(name="own_fail", shared=False)
     def fail(text: str) -> None:
         raise ValueError(text)
 
@@ -144,7 +144,7 @@ def test_a_prefixed_broker_in_an_application_that_is_not_ours(redis_db: str, nam
 def test_enable_comes_too_late() -> None:
     app = PlainCelery("late", set_as_current=False)
 
-    @app.task(name="add", shared=False)
+    @app.task(name="own_add", shared=False)
     def add() -> None: ...
 
     add.name  # noqa: B018 - the application makes its tasks now
@@ -168,7 +168,7 @@ def test_an_unknown_serializer_is_refused(redis_db: str, names: Names) -> None:
 def test_keywords_take_their_places_where_the_function_is_known(redis_db: str, names: Names, client: Redis) -> None:
     app = subclass(redis_db, names.queue)
 
-    @app.task(name="typed", shared=False)
+    @app.task(name="own_typed", shared=False)
     def typed(
         count: Int8, ratio: Float32, flags: Annotated[list[int], GoType("[]uint16")], *, name: str = "", tags: list[str]
     ) -> None: ...
@@ -187,7 +187,7 @@ def test_keywords_take_their_places_where_the_function_is_known(redis_db: str, n
 def test_a_value_beyond_its_hint_is_refused_at_once(redis_db: str, names: Names, client: Redis) -> None:
     app = subclass(redis_db, names.queue)
 
-    @app.task(name="typed", shared=False)
+    @app.task(name="own_typed", shared=False)
     def typed(count: Int8) -> None: ...
 
     with pytest.raises(EncodeError, match="int8"):

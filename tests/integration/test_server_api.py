@@ -110,6 +110,8 @@ def test_send_and_run(server: Server) -> None:
 
     assert result.get_with_timeout(10) == [3]
     assert result.signature.routing_key == server.config.default_queue
+    # A worker in this process does not make this a task, which must not wait.
+    assert server.app.send_task("add", [1, 2]).get(timeout=10) == 3
 
 
 def test_the_pre_publish_handler_sees_and_changes_each_signature(server: Server, client: Redis) -> None:

@@ -89,7 +89,7 @@ def test_reserved_tasks_go_back_while_others_finish(fleet: Fleet, app: Celery, t
     ask_to_end(first)
     second = fleet.python(tasks=TASKS, concurrency=1, VALUES=str(path))
 
-    assert [one.get(timeout=15) for one in waiting] == list(range(RESERVED))
+    assert [one.get(timeout=8) for one in waiting] == list(range(RESERVED))
     assert first.process.running()
     assert values(path) == list(range(RESERVED))
     gate.touch()

@@ -42,7 +42,7 @@ def environment(fleet: Fleet) -> dict[str, str]:
     }
 
 
-def tool(fleet: Fleet, *words: str) -> str:
+def tool(fleet: Fleet, *words: str, answered: bool = True) -> str:
     """What a command of Celery's prints."""
     finished = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "machinery_compat", *words],
@@ -53,7 +53,7 @@ def tool(fleet: Fleet, *words: str) -> str:
         timeout=TOOL_SECONDS,
         check=False,
     )
-    assert finished.returncode == 0, f"celery {' '.join(words)}: {finished.stdout}{finished.stderr}"
+    assert not answered or finished.returncode == 0, f"celery {' '.join(words)}: {finished.stdout}{finished.stderr}"
     return finished.stdout
 
 
@@ -94,7 +94,8 @@ def test_inspect_and_shutdown(fleet: Fleet, app: Celery, tmp_path: Path) -> None
     assert waiting.get(timeout=10) == str(gate)
     assert app.send_task("go_add", [1, 2]).get(timeout=10) == 3
 
-    tool(fleet, "control", "shutdown")
+    # The worker ends without an answer, which the tool complains about.
+    tool(fleet, "control", "shutdown", answered=False)
 
     assert worker.process.popen.wait(20) == 0
     assert go.process.running()
