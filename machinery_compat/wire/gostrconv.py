@@ -9,8 +9,8 @@ __all__ = ["atoi", "parse_duration", "quoted"]
 
 _INTEGER = re.compile(r"([+-]?)0*([0-9]*)")
 _LIMIT: Final = 1 << 63
-#: No integer of more digits is within the limit.
-_DIGITS: Final = 19
+#: No integer of more digits has 64 bits.
+_DIGITS: Final = 20
 
 _UNITS: Final = {
     "ns": 1,
@@ -46,11 +46,13 @@ def atoi(text: str) -> int:
     Raises:
         ValueError: none, or one beyond 64 bits; the text is Go's.
     """
-    match = _INTEGER.fullmatch(text)
-    if match is None or not text[-1:].isdigit():
+    match = _INTEGER.match(text)
+    sign, digits = match.groups() if match else ("", "")
+    number = int((digits or "0")[: _DIGITS + 1])
+    # Go reads digit by digit: it may have too many of them before it meets what is none.
+    if number < 2 * _LIMIT and not re.fullmatch(r"[+-]?[0-9]+", text):
         raise ValueError(f"strconv.Atoi: parsing {quoted(text)}: invalid syntax")
-    number = int((match[2] or "0")[: _DIGITS + 1])
-    number = -number if match[1] == "-" else number
+    number = -number if sign == "-" else number
     if not -_LIMIT <= number < _LIMIT:
         raise ValueError(f"strconv.Atoi: parsing {quoted(text)}: value out of range")
     return number
