@@ -186,7 +186,7 @@ class CronSchedule(Schedule):
 
     def _find_minute(self, clock: _Clock) -> bool:
         while clock.wall.minute not in self.minute:
-            clock.cut_seconds()
+            clock.cut_below(_MINUTE)
             clock.forward(_MINUTE)
             if clock.wall.minute == 0:
                 return False
@@ -195,6 +195,7 @@ class CronSchedule(Schedule):
     def _find_second(self, clock: _Clock) -> bool:
         """No spec tells the second: it is always 0."""
         while clock.wall.second:
+            clock.cut_below(_SECOND)
             clock.forward(_SECOND)
             if clock.wall.second == 0:
                 return False
@@ -232,11 +233,11 @@ class _Clock:
             self._cut = True
             self._set(self.wall.replace(**parts, second=0, tzinfo=None))
 
-    def cut_seconds(self) -> None:
-        """Goes back to a whole minute of UTC, the first time that any field is changed."""
+    def cut_below(self, unit: timedelta) -> None:
+        """Goes back to a whole minute or second of UTC, the first time that any field is changed."""
         if not self._cut:
             self._cut = True
-            self.forward(-_SECOND * self.wall.astimezone(timezone.utc).second)
+            self.forward(-(timedelta(seconds=self.wall.astimezone(timezone.utc).second) % unit))
 
     def _set(self, naive: datetime) -> None:
         """Go's ``Date``: how it reads a wall clock that exists twice or not at all is decided by two looks."""

@@ -76,6 +76,7 @@ def ours(spec: str, now: datetime, zone: str) -> dict[str, Any]:
 @given(specs, moments, zones)
 @example("TZ=America/Sao_Paulo 0 0 5 11 *", datetime.fromisoformat("2018-11-01T00:00:00+00:00"), "UTC")
 @example("*/20 * * * *", datetime.fromisoformat("2024-10-05T14:50:00+00:00"), "Australia/Lord_Howe")
+@example("@weekly", datetime.fromisoformat("2010-03-14T03:30:58+00:00"), "America/St_Johns")
 def test_our_schedules_come_when_gos_come(oracle: CronOracle, spec: str, now: datetime, zone: str) -> None:
     assert ours(spec, now, zone) == oracle.ask(spec, now, zone)
 
