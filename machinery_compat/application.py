@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +22,7 @@ from machinery_compat import canvas, celery_header, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.settings import settings_of
-from machinery_compat.transport import transport_for
+from machinery_compat.transport import FAILOVER_PREFIX, transport_for
 from machinery_compat.transport.base import OPTION, SERIALIZER, Border
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
@@ -61,6 +63,9 @@ class Connection(KombuConnection):  # type: ignore[misc]
         if found[0].confirms:
             options.setdefault("confirm_publish", True)
         addresses = [one.url for one in found]
+        if len(addresses) > 1:
+            # Going to the next one, Kombu looks at the scheme only, and knows another transport for it.
+            addresses = [f"{FAILOVER_PREFIX}{url}" for url in addresses]
         super().__init__(
             addresses if len(addresses) > 1 else addresses[0],
             *args,
@@ -68,6 +73,10 @@ class Connection(KombuConnection):  # type: ignore[misc]
             transport_options=options,
             **kwargs,
         )
+
+    def info(self) -> Any:
+        """What Kombu shows of a connection, the transport under the name that tools know."""
+        return {**super().info(), "transport": self.transport.driver_type}
 
 
 class Queues(CeleryQueues):  # type: ignore[misc]
@@ -162,6 +171,7 @@ class AppBorder(Border):
     def __init__(self, app: CeleryApp) -> None:
         self.app = app
         self._parameters: dict[str, tuple[Any, canvas.Parameters | None]] = {}
+        self._sending = threading.local()
 
     @property
     def default_queue(self) -> str:  # type: ignore[override]
@@ -204,9 +214,22 @@ class AppBorder(Border):
         queue = self.app.amqp.queues[routing_key]
         return queue.exchange.name, queue.routing_key
 
-    def before_publish(self, signature: Signature, server: str, command: Any = None) -> None:
+    def publishing(self, signature: Signature) -> None:
         for hook in self.app.machinery.pre_publish:
             hook(signature)
+
+    @contextmanager
+    def states_written(self) -> Iterator[None]:
+        """While this lasts, this thread sends tasks whose PENDING states are there already."""
+        self._sending.states_written = True
+        try:
+            yield
+        finally:
+            self._sending.states_written = False
+
+    def before_publish(self, signature: Signature, server: str, command: Any = None) -> None:
+        if getattr(self._sending, "states_written", False):
+            return
         backend = self.app.backend
         if isinstance(backend, Backend) and not _ignores_result(signature):
             backend.store_pending(signature, server, command)

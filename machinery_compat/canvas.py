@@ -281,7 +281,7 @@ def _user_headers(headers: Mapping[str, Any], extra: dict[str, Any], kept: Mappi
             continue
         # Go republishes Headers as an AMQP table, which takes neither numbers nor objects. What a
         # retry only passes on stays as its maker wrote it.
-        if value is None or type(value) in (str, bool) or (name in kept and kept[name] == value):
+        if outgoing.is_header(name, value) or (name in kept and kept[name] == value):
             plain[name] = value
         else:
             other[name] = value

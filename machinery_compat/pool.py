@@ -18,6 +18,9 @@ class ThreadPool(TaskPool):  # type: ignore[misc]
     one of a worker that was launched inside another program.
     """
 
+    #: Celery keeps this once for the whole process: the program beside the worker may wait for results.
+    task_join_will_block = False
+
     def on_apply(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return super().on_apply(partial(self._run, target), *args, **kwargs)
 

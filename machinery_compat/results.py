@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from machinery_compat import errors
 from machinery_compat.backends.base import Backend, task_values
 from machinery_compat.wire import FAILURE, SUCCESS, Signature, TaskState
 
-__all__ = ["AsyncResult"]
+__all__ = ["AsyncResult", "ChainAsyncResult", "ChordAsyncResult"]
 
 
 class AsyncResult:
@@ -56,7 +57,7 @@ class AsyncResult:
         Raises:
             TaskError: the task failed.
         """
-        return self._wait(None, sleep)
+        return self.wait_until(None, sleep)
 
     def get_with_timeout(self, timeout: float | timedelta, sleep: float | timedelta = 0.1) -> list[Any]:
         """Waits for the task for a time; mirrors Go's GetWithTimeout.
@@ -69,9 +70,10 @@ class AsyncResult:
             ResultTimeout: it did not end in that time.
             TaskError: the task failed.
         """
-        return self._wait(time.monotonic() + _seconds(timeout), sleep)
+        return self.wait_until(time.monotonic() + _seconds(timeout), sleep)
 
-    def _wait(self, deadline: float | None, sleep: float | timedelta) -> list[Any]:
+    def wait_until(self, deadline: float | None, sleep: float | timedelta) -> list[Any]:
+        """As :meth:`get_with_timeout`, with the end of the wait in ``time.monotonic`` seconds."""
         while True:
             if deadline is not None and time.monotonic() >= deadline:
                 raise errors.ResultTimeout("Timeout reached")
@@ -79,6 +81,71 @@ class AsyncResult:
             if values is not None:
                 return values
             time.sleep(_seconds(sleep))
+
+
+class ChainAsyncResult:
+    """The result of a chain: that of its last task; mirrors Go's ``result.ChainAsyncResult``.
+
+    Args:
+        signatures: the chain's tasks in order.
+        backend: where their states are kept.
+    """
+
+    def __init__(self, signatures: Sequence[Signature], backend: Backend) -> None:
+        self.results = [AsyncResult(signature, backend) for signature in signatures]
+
+    def get(self, sleep: float | timedelta = 0.1) -> list[Any]:
+        """Waits for each task in turn; mirrors Go's Get.
+
+        Raises:
+            TaskError: a task failed; the first that did.
+        """
+        return [result.get(sleep) for result in self.results][-1]
+
+    def get_with_timeout(self, timeout: float | timedelta, sleep: float | timedelta = 0.1) -> list[Any]:
+        """As :meth:`get` for a time, in seconds; mirrors Go's GetWithTimeout.
+
+        Raises:
+            ResultTimeout: the chain did not end in that time.
+        """
+        return _last_until(self.results, timeout, sleep)
+
+
+class ChordAsyncResult:
+    """The result of a chord: that of its callback; mirrors Go's ``result.ChordAsyncResult``.
+
+    A failure is raised, also in :meth:`get_with_timeout`, where Go hides it.
+
+    Args:
+        signatures: the group's tasks in order.
+        callback: the callback.
+        backend: where their states are kept.
+    """
+
+    def __init__(self, signatures: Sequence[Signature], callback: Signature, backend: Backend) -> None:
+        self.group_results = [AsyncResult(signature, backend) for signature in signatures]
+        self.result = AsyncResult(callback, backend)
+
+    def get(self, sleep: float | timedelta = 0.1) -> list[Any]:
+        """Waits for the members and then for the callback; mirrors Go's Get.
+
+        Raises:
+            TaskError: a member or the callback failed.
+        """
+        return [result.get(sleep) for result in (*self.group_results, self.result)][-1]
+
+    def get_with_timeout(self, timeout: float | timedelta, sleep: float | timedelta = 0.1) -> list[Any]:
+        """As :meth:`get` for a time, in seconds; mirrors Go's GetWithTimeout.
+
+        Raises:
+            ResultTimeout: the chord did not end in that time.
+        """
+        return _last_until([*self.group_results, self.result], timeout, sleep)
+
+
+def _last_until(results: Sequence[AsyncResult], timeout: float | timedelta, sleep: float | timedelta) -> list[Any]:
+    deadline = time.monotonic() + _seconds(timeout)
+    return [result.wait_until(deadline, sleep) for result in results][-1]
 
 
 def _seconds(value: float | timedelta) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,24 +10,11 @@ from machinery_compat import errors
 from machinery_compat.application import Celery
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config
-from machinery_compat.results import AsyncResult
-from machinery_compat.wire import Signature
+from machinery_compat.results import AsyncResult, ChainAsyncResult, ChordAsyncResult
+from machinery_compat.wire import Chain, Chord, Group, Signature
 from machinery_compat.worker import Worker
 
 __all__ = ["Broker", "Server"]
-
-
-def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The function under a name that Celery can compile: a lambda and a partial have none."""
-    if getattr(function, "__name__", "").isidentifier():
-        return function
-
-    @functools.wraps(function, assigned=("__module__", "__doc__"))
-    def task(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    task.__qualname__ = name
-    return task
 
 
 class Broker:
@@ -97,7 +84,7 @@ class Server:
     # -- tasks
 
     def register_task(self, name: str, function: Callable[..., Any]) -> None:
-        """Registers a function under a name; mirrors Go's RegisterTask.
+        """Registers a function under a name, in place of any that it had; mirrors Go's RegisterTask.
 
         Its return value is the task's result (None: none, a tuple: several), an exception its error.
 
@@ -106,7 +93,9 @@ class Server:
         """
         if not callable(function):
             raise errors.ConfigError(f"Task must be a func type: {name} is a {type(function).__name__}")
-        self.app.task(name=name)(_named(function, name))
+        self.app.tasks.pop(name, None)
+        # A shared task would appear in every application of this process.
+        self.app.task(name=name, shared=False)(_plain_function(function))
 
     def register_tasks(self, tasks: Mapping[str, Callable[..., Any]]) -> None:
         """Registers several functions under their names; mirrors Go's RegisterTasks."""
@@ -153,6 +142,37 @@ class Server:
         backend = self.backend
         return AsyncResult(self.app.machinery.workflow.send(signature), backend)
 
+    def send_chain(self, chain: Chain) -> ChainAsyncResult:
+        """Sends a chain; mirrors Go's SendChain. Raises as :meth:`send_task`."""
+        backend = self.backend
+        self.app.machinery.workflow.send_chain(chain)
+        return ChainAsyncResult(chain.tasks, backend)
+
+    def send_group(
+        self, group: Group, send_concurrency: int = 0, progress: Callable[[int, int], None] | None = None
+    ) -> list[AsyncResult]:
+        """Sends a group; mirrors Go's SendGroup. Raises as :meth:`send_task`.
+
+        Args:
+            group: the group.
+            send_concurrency: taken for Go's sake; the messages go out together, in few round trips.
+            progress: called with the number of tasks sent and their total.
+
+        Returns:
+            the results in the order of the members.
+        """
+        backend = self.backend
+        self.app.machinery.workflow.send_group(group, progress)
+        return [AsyncResult(signature, backend) for signature in group.tasks]
+
+    def send_chord(
+        self, chord: Chord, send_concurrency: int = 0, progress: Callable[[int, int], None] | None = None
+    ) -> ChordAsyncResult:
+        """Sends a chord; mirrors Go's SendChord. Arguments and errors as :meth:`send_group`."""
+        backend = self.backend
+        self.app.machinery.workflow.send_chord(chord, progress)
+        return ChordAsyncResult(chord.group.tasks, chord.callback, backend)
+
     # -- workers
 
     def new_worker(self, consumer_tag: str, concurrency: int = 0, pool: str = "threads") -> Worker:
@@ -164,3 +184,22 @@ class Server:
     ) -> Worker:
         """A worker of another queue; mirrors Go's NewCustomQueueWorker."""
         return Worker(self, consumer_tag, concurrency, queue, pool=pool)
+
+
+def _plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Celery makes tasks of named functions only: others (lambdas, partials, builtins…) get one around them."""
+    if inspect.isfunction(function) and function.__name__.isidentifier():
+        return function
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    run.__doc__ = function.__doc__
+    try:
+        inspect.signature(function)
+    except ValueError:
+        # Some builtins do not tell what they take.
+        return run
+    run.__annotations__ = dict(getattr(function, "__annotations__", None) or {})
+    run.__wrapped__ = function  # type: ignore[attr-defined]
+    return run

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
+from celery.exceptions import WorkerShutdown
 from celery.worker import state
+from kombu.asynchronous import set_event_loop
 
 from machinery_compat import errors
 from machinery_compat.transport.base import current_signature
@@ -22,9 +24,16 @@ __all__ = ["Worker"]
 
 #: Seconds for which ``quit`` waits for a worker that runs in the background.
 QUIT_TIMEOUT = 60.0
+#: Seconds for which ``launch_async`` waits until the worker takes tasks.
+START_TIMEOUT = 10.0
 POOLS = {"threads": "machinery_compat.pool:ThreadPool"}
 
 logger = logging.getLogger("machinery_compat.worker")
+
+
+#: The workers that run in this process now.
+_running: set[Worker] = set()
+_building = threading.Lock()
 
 
 class Worker:
@@ -65,7 +74,9 @@ class Worker:
         """
         kind = self.server.app.WorkController if self.server.config.no_unix_signals else self.server.app.Worker
         self._run(kind)
-        if self._controller.exitcode:
+        # Celery ends with a failure's code after SIGINT too, which is as good an end as SIGTERM here.
+        asked = state.should_stop is not None and state.should_terminate is None
+        if self._controller.exitcode and not asked:
             raise errors.MachineryError(
                 f"the worker {self.consumer_tag} ended with exit code {self._controller.exitcode}"
             )
@@ -77,7 +88,8 @@ class Worker:
             failures: gets what ended the worker, when it was not :meth:`quit`.
 
         Returns:
-            the thread; the worker takes tasks when this returns.
+            the thread; the worker takes tasks when this returns, or goes on trying to reach a
+            broker that is down.
 
         Raises:
             MachineryError: it did not start.
@@ -99,7 +111,7 @@ class Worker:
         self._failure = None
         self._thread = threading.Thread(target=run, name=f"machinery-worker-{self.consumer_tag}", daemon=True)
         self._thread.start()
-        self._ready.wait()
+        self._ready.wait(START_TIMEOUT)
         if self._failure is not None:
             raise errors.MachineryError(
                 f"the worker {self.consumer_tag} did not start: {self._failure}"
@@ -108,8 +120,13 @@ class Worker:
 
     def quit(self) -> None:
         """Ends the worker when its running tasks are done; mirrors Go's Quit."""
-        # Celery keeps this wish once for the whole process.
-        state.should_stop = 0
+        hub = getattr(getattr(self._controller, "consumer", None), "hub", None)
+        # Celery keeps this wish once for the whole process: other workers there must not see it.
+        alone = _running <= {self}
+        if alone or hub is None:
+            state.should_stop = 0
+        else:
+            hub.call_soon(_shut_down)
         try:
             if self._thread is not None and self._thread is not threading.current_thread():
                 self._thread.join(QUIT_TIMEOUT)
@@ -121,18 +138,23 @@ class Worker:
         receivers = self._connect()
         self.server.app.set_current()
         try:
-            self._controller = kind(
-                hostname=f"{self.consumer_tag}@{_host()}",
-                concurrency=self.concurrency or None,
-                queues=[self.queue],
-                pool_cls=POOLS.get(self.pool, self.pool),
-                quiet=True,
-                loglevel="INFO",
-                redirect_stdouts=False,
-                ready_callback=lambda consumer: self._ready.set(),
-            )
+            with _building:
+                # Celery would let all workers of a process share one event loop, a closed one too.
+                set_event_loop(None)
+                self._controller = kind(
+                    hostname=f"{self.consumer_tag}@{_host()}",
+                    concurrency=self.concurrency or None,
+                    queues=[self.queue],
+                    pool_cls=POOLS.get(self.pool, self.pool),
+                    quiet=True,
+                    loglevel="INFO",
+                    redirect_stdouts=False,
+                    ready_callback=lambda consumer: self._ready.set(),
+                )
+            _running.add(self)
             self._controller.start()
         finally:
+            _running.discard(self)
             for signal, receiver in receivers:
                 signal.disconnect(receiver)
 
@@ -178,6 +200,10 @@ class Worker:
         for signal, receiver in receivers:
             signal.connect(receiver, weak=False)
         return receivers
+
+
+def _shut_down() -> None:
+    raise WorkerShutdown(0)
 
 
 def _host() -> str:

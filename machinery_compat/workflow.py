@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -17,6 +18,10 @@ from machinery_compat.wire import (
     FAILURE,
     SUCCESS,
     Arg,
+    Chain,
+    Chord,
+    Group,
+    GroupMeta,
     Signature,
     TaskResult,
     TaskState,
@@ -28,6 +33,9 @@ from machinery_compat.wire import (
 __all__ = ["Workflow", "fibonacci_next"]
 
 logger = logging.getLogger("machinery_compat.workflow")
+
+#: How many tasks of a group go to the broker at once.
+GROUP_BATCH = 500
 
 
 def fibonacci_next(start: int) -> int:
@@ -61,24 +69,60 @@ class Workflow:
         outgoing.check(signature)
         return self._send(signature)
 
+    def send_chain(self, chain: Chain) -> None:
+        """Sends the first task of a chain, which carries the others; mirrors Go's SendChain."""
+        self.send(chain.tasks[0])
+
+    def send_group(self, group: Group, progress: Callable[[int, int], None] | None = None) -> None:
+        """Sends a group: its document and all PENDING states first, then the tasks; mirrors Go's SendGroup.
+
+        Args:
+            group: the group.
+            progress: called with the number of tasks sent and their total.
+
+        Raises:
+            EncodeError: a member cannot be sent; then none is.
+            kombu.exceptions.OperationalError: the broker cannot be reached.
+        """
+        for signature in group.tasks:
+            outgoing.check(signature)
+            _complete(signature)
+        backend = self.app.backend
+        backend.put_group(GroupMeta(group_uuid=group.group_uuid, task_uuids=group.get_uuids(), created_at=now_text()))
+        backend.put_pending(group.tasks)
+        with self.app.machinery.border.states_written(), self.app.producer_or_acquire() as producer:
+            batches = producer.supports_batch_publish
+            with producer.batch(max_size=GROUP_BATCH) if batches else nullcontext():
+                for number, signature in enumerate(group.tasks, 1):
+                    self._publish(producer, signature, retry=not batches)
+                    if progress is not None:
+                        progress(number, len(group.tasks))
+
+    def send_chord(self, chord: Chord, progress: Callable[[int, int], None] | None = None) -> None:
+        """Sends a chord's group; each member carries the callback; mirrors Go's SendChord."""
+        for callback in (chord.callback, *(member.chord_callback for member in chord.group.tasks)):
+            if callback is not None and callback.headers is None:
+                callback.headers = {}
+        self.send_group(chord.group, progress)
+
     def _send(self, signature: Signature) -> Signature:
-        signature.uuid = signature.uuid or new_task_uuid()
-        if signature.headers is None:
-            signature.headers = {}
-        amqp, conf = self.app.amqp, self.app.conf
-        queue = self.app.machinery.border.queue_for(signature.routing_key)
+        _complete(signature)
         with self.app.producer_or_acquire() as producer:
-            producer.publish(
-                signature,
-                serializer=SERIALIZER,
-                exchange=queue.exchange if queue else amqp.default_exchange,
-                routing_key=queue.routing_key if queue else signature.routing_key,
-                declare=[queue] if queue else [],
-                delivery_mode=2,
-                retry=conf.task_publish_retry,
-                retry_policy=dict(conf.task_publish_retry_policy),
-            )
+            self._publish(producer, signature, retry=self.app.conf.task_publish_retry)
         return signature
+
+    def _publish(self, producer: Any, signature: Signature, retry: bool) -> None:
+        queue = self.app.machinery.border.queue_for(signature.routing_key)
+        producer.publish(
+            signature,
+            serializer=SERIALIZER,
+            exchange=queue.exchange if queue else self.app.amqp.default_exchange,
+            routing_key=queue.routing_key if queue else signature.routing_key,
+            declare=[queue] if queue else [],
+            delivery_mode=2,
+            retry=retry,
+            retry_policy=dict(self.app.conf.task_publish_retry_policy),
+        )
 
     def _send_follower(self, signature: Signature | None, of: Signature) -> None:
         if signature is None:
@@ -180,6 +224,13 @@ class Workflow:
         if self.is_planned(uuid):
             planned, self._retries.planned = self._retries.planned, None
             self._send(planned)
+
+
+def _complete(signature: Signature) -> None:
+    """Fills what Go's SendTask fills."""
+    signature.uuid = signature.uuid or new_task_uuid()
+    if signature.headers is None:
+        signature.headers = {}
 
 
 def append_results(callback: Signature, results: Sequence[TaskResult | None]) -> None:

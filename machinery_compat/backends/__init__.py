@@ -26,7 +26,11 @@ def backend_for(app: Any, url: str | None = None, **kwargs: Any) -> Any:
     """
     if not hasattr(app, "machinery"):
         raise errors.ConfigError(NOT_ENABLED)
-    kind = urls.backend_kind(url or "")
+    url = url or ""
+    if url.startswith("socket://"):
+        # Celery cuts "redis+socket://" at the plus sign.
+        url = f"redis+{url}"
+    kind = urls.backend_kind(url)
     if kind not in BACKENDS:
-        raise urls.unsupported("result backend", url or "", sorted(BACKENDS))
+        raise urls.unsupported("result backend", url, sorted(BACKENDS))
     return symbol_by_name(BACKENDS[kind])(app=app, url=url, **kwargs)

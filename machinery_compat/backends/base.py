@@ -104,8 +104,15 @@ class Backend(SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             command: collects Redis commands to be sent together with the message; only of use
                 when the results are on the same server.
         """
-        state = TaskState(task_uuid=signature.uuid, task_name=signature.name, state=PENDING, created_at=now_text())
-        self._put_state(state, server, command)
+        self._put_state(self.pending_state(signature), server, command)
+
+    def put_pending(self, signatures: Sequence[Signature]) -> None:
+        """Writes the PENDING states of tasks that are about to be sent together."""
+        for signature in signatures:
+            self._put_state(self.pending_state(signature))
+
+    def pending_state(self, signature: Signature) -> TaskState:
+        return TaskState(task_uuid=signature.uuid, task_name=signature.name, state=PENDING, created_at=now_text())
 
     def store_received(self, signatures: Sequence[Signature]) -> None:
         """Writes RECEIVED for tasks that arrived together."""

@@ -15,7 +15,7 @@ import redis
 from machinery_compat import errors, redis_client, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.redis_client import lua
-from machinery_compat.wire import ZERO_TIME, GroupMeta, TaskState
+from machinery_compat.wire import ZERO_TIME, GroupMeta, Signature, TaskState
 
 __all__ = ["RedisBackend"]
 
@@ -24,6 +24,8 @@ MUTEX_KEY = "TriggerChordMutex"
 MUTEX_LIFE = 8000
 MUTEX_TRIES = 32
 MUTEX_PAUSE = (0.05, 0.249)
+#: How many writes go to the server at once.
+PIPELINE = 1000
 
 
 class RedisBackend(Backend):
@@ -62,7 +64,18 @@ class RedisBackend(Backend):
     def _store_script(self) -> Any:
         return self.client.register_script(lua("store_state"))
 
+    @cached_property
+    def _completed_script(self) -> Any:
+        return self.client.register_script(lua("group_completed"))
+
     # -- tasks
+
+    def put_pending(self, signatures: Sequence[Signature]) -> None:
+        for first in range(0, len(signatures), PIPELINE):
+            with self.client.pipeline(transaction=False) as pipe:
+                for signature in signatures[first : first + PIPELINE]:
+                    pipe.execute_command(*self._set(signature.uuid, self.pending_state(signature).encode()))
+                pipe.execute()
 
     def task_states(self, uuids: Sequence[str]) -> list[TaskState | None]:
         documents = self.client.mget(uuids)
@@ -110,6 +123,14 @@ class RedisBackend(Backend):
 
     def put_group(self, meta: GroupMeta) -> None:
         self.client.execute_command(*self._set(meta.group_uuid, meta.encode()))
+
+    def group_completed(self, uuid: str, count: int) -> bool:
+        # The frontier's key shares no slot with the members; clusters are not supported yet.
+        try:
+            return bool(self._completed_script(keys=[uuid, f"{uuid}:frontier"], args=[self.expiry]))
+        except redis.ResponseError as exc:
+            missing = str(exc).removeprefix("MISSING ")
+            raise errors.BackendError(f"group {uuid}: the document of {missing} is missing or has expired") from exc
 
     def trigger_chord(self, uuid: str) -> bool:
         with _Mutex(self.client):

@@ -13,14 +13,18 @@ from kombu.utils.url import parse_url
 
 from machinery_compat import errors, urls
 
-__all__ = ["TRANSPORTS", "Chosen", "Transport", "transport_for"]
+__all__ = ["FAILOVER_PREFIX", "TRANSPORTS", "Chosen", "Transport", "transport_for"]
 
 #: Kind of URL -> the class, loaded when it is needed so that its driver may be missing.
 TRANSPORTS = {
     "amqp": "machinery_compat.transport.amqp:Transport",
     "amqps": "machinery_compat.transport.amqp:SSLTransport",
     "redis": "machinery_compat.transport.redis:Transport",
+    "rediss": "machinery_compat.transport.redis:TLSTransport",
 }
+#: Before the scheme of each of several broker URLs, so that Kombu goes from one to the next with
+#: the transports of this package.
+FAILOVER_PREFIX = "machinery-"
 
 
 class Chosen(NamedTuple):
@@ -37,17 +41,19 @@ def transport_for(url: str) -> Chosen:
     Raises:
         ConfigError: none is known; the text lists those that are.
     """
+    url = url.removeprefix(FAILOVER_PREFIX)
     if "://" not in url:
-        url = f"amqp://{url}"
+        # A bare host name, as Kombu itself passes on what it has parsed.
+        return Chosen(TRANSPORTS["amqp"], url, True)
     if url.startswith("socket://"):
         url = f"redis+{url}"
     kind = urls.broker_kind(url, os.environ)
-    if url.startswith("amqps://"):
-        kind = "amqps"
+    if url.startswith(("amqps://", "rediss://")):
+        kind = url.partition(":")[0]
     if kind not in TRANSPORTS:
         raise urls.unsupported("broker", url, sorted(TRANSPORTS))
     # Kombu takes what stands before a plus sign for the name of a transport.
-    return Chosen(TRANSPORTS[kind], url.removeprefix("redis+") if kind == "redis" else url, kind.startswith("amqp"))
+    return Chosen(TRANSPORTS[kind], url.removeprefix("redis+"), kind.startswith("amqp"))
 
 
 def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:
@@ -79,3 +85,4 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
 
 TRANSPORT_ALIASES["machinery"] = f"{__name__}:Transport"
+TRANSPORT_ALIASES.update({f"{FAILOVER_PREFIX}{kind}": transport for kind, transport in TRANSPORTS.items()})

@@ -17,13 +17,18 @@ from kombu.transport import pyamqp
 
 from machinery_compat import errors
 from machinery_compat.transport import base
-from machinery_compat.wire import Signature
+from machinery_compat.wire import Signature, outgoing
 
 __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
 
 #: Shortest delay, in ms: a delay queue expires after twice its delay, and must still be there
 #: when the message arrives.
 SHORTEST_DELAY = 20
+#: Most that is put into the table of headers, in bytes: RabbitMQ cuts off who sends a larger one than
+#: its frames (128 KiB), and the connection's other channels with it.
+LARGEST_TABLE = 100_000
+#: The longest routing key of AMQP, in bytes.
+LONGEST_KEY = 255
 
 
 class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
@@ -102,6 +107,8 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         exchange, routing_key = self.border.route(exchange, routing_key)
         if not msg.routing_key:
             msg.routing_key = routing_key
+        self.border.publishing(msg)
+        _check_length(msg.routing_key)
         message = amqp_message(msg)
         self.border.before_publish(msg, "amqp://")
         delay = delay_ms(msg)
@@ -127,6 +134,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     # -- consuming
 
     def queue_declare(self, queue: str = "", **kwargs: Any) -> Any:
+        _check_length(queue)
         # What Celery makes for itself is deleted with its last reader and expires; a queue of
         # tasks does neither.
         if kwargs.get("auto_delete") and "x-expires" in (kwargs.get("arguments") or {}):
@@ -213,12 +221,30 @@ def amqp_message(signature: Signature, body: bytes | None = None) -> amqp.Messag
     properties: dict[str, Any] = {"content_type": "application/json", "delivery_mode": 2}
     if signature.priority:
         properties["priority"] = signature.priority
-    headers = {
-        name: value for name, value in (signature.headers or {}).items() if value is None or type(value) in (str, bool)
-    }
+    headers = _table(signature.headers) if signature.headers else None
     if headers:
         properties["application_headers"] = headers
     return amqp.Message(signature.encode() if body is None else body, **properties)
+
+
+def _table(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """What of Headers goes into the AMQP table too, which nobody of Machinery reads: the body counts."""
+    table: dict[str, Any] = {}
+    room = LARGEST_TABLE
+    for name, value in headers.items():
+        if not outgoing.is_header(name, value):
+            continue
+        # A character is at most four bytes.
+        room -= 4 * len(name) + (4 * len(value) if isinstance(value, str) else 1)
+        if room < 0:
+            break
+        table[name] = value
+    return table
+
+
+def _check_length(name: str) -> None:
+    if len(name) > LONGEST_KEY // 4 and len(name.encode()) > LONGEST_KEY:
+        raise errors.EncodeError(f"AMQP takes routing keys and queues of at most {LONGEST_KEY} bytes, not {name!r}")
 
 
 def delay_ms(signature: Signature) -> int:
@@ -244,9 +270,12 @@ def _bytes(body: str | bytes | memoryview) -> bytes:
 
 
 def _is_celery_message(message: amqp.Message) -> bool:
-    """Whether a plain Celery application has put this into the queue."""
+    """Whether a plain Celery application has put this into the queue.
+
+    Headers alone do not tell: Go sends a Signature's own ones along, whatever their names.
+    """
     headers = message.properties.get("application_headers") or {}
-    return "task" in headers and "id" in headers and "lang" in headers
+    return "task" in headers and "id" in headers and "lang" in headers and _bytes(message.body)[:1] != b"{"
 
 
 class Connection(pyamqp.Connection):  # type: ignore[misc]

@@ -73,6 +73,9 @@ class Border:
         """The exchange and the routing key that Machinery uses for what Celery addressed so."""
         return exchange, routing_key
 
+    def publishing(self, signature: Signature) -> None:
+        """Called with a complete Signature before it is encoded; the user's hooks may still change it."""
+
     def before_publish(self, signature: Signature, server: str, command: Command | None = None) -> None:
         """Called before a Signature is sent; writes its PENDING state.
 
@@ -89,6 +92,10 @@ class Border:
     def __repr__(self) -> str:
         # Kombu shares connections whose options have the same repr: two applications must differ.
         return f"<{type(self).__name__} at {id(self):#x}>"
+
+    def __json__(self) -> str:
+        # ``celery inspect stats`` tells the options of the broker's connection.
+        return f"<{type(self).__name__}>"
 
 
 class TaskPayload:

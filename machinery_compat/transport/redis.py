@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from functools import cached_property
 from time import time_ns
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import redis
@@ -83,12 +85,24 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             "health_check_interval": self.health_check_interval,
             "client_name": self.client_name,
         }
-        params = redis_client.connection_params(client.hostname, options, tls=client.ssl)
+        params = redis_client.connection_params(self.url, options, tls=client.ssl)
         connection_class = params.get("connection_class", redis.Connection)
         if asynchronous:
             connection_class = self._watched(connection_class)
         params["connection_class"] = connection_class
         return params
+
+    @cached_property
+    def url(self) -> str:
+        """The server's URL, put together again where Kombu has taken it apart to go to the next one."""
+        client = self.connection.client
+        if "://" in client.hostname:
+            return str(client.hostname.removeprefix("machinery-"))
+        user, password = quote(client.userid or "", safe=""), quote(client.password or "", safe="")
+        # A word alone before the @ is a password, Machinery says.
+        credentials = f"{user}:{password}@" if client.password is not None else f"{user}@" if user else ""
+        database = str(client.virtual_host or "").strip("/")
+        return f"{self.connection.scheme}://{credentials}{client.hostname}:{client.port or 6379}/{database}"
 
     def _watched(self, connection_class: type) -> type:
         channel = self
@@ -139,6 +153,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         batch = kwargs.get("_publish_batch")
         if not message.routing_key:
             message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
+        self.border.publishing(message)
         body = message.encode()
         if batch is not None:
             self._send(batch.add, message, body)
@@ -149,7 +164,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         return None
 
     def _send(self, command: base.Command, signature: Signature, body: bytes) -> None:
-        self.border.before_publish(signature, self.connection.client.hostname, command)
+        self.border.before_publish(signature, self.url, command)
         due = signature.eta_ns
         if due is not None and due > time_ns():
             # The score goes out as text: a float would lose its last digits here already.
@@ -353,6 +368,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
 
     Channel = Channel
 
+    scheme = "redis"
     #: The URL is Machinery's and is read as Machinery reads it, not by Kombu.
     can_parse_url = True
 
@@ -361,4 +377,15 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
         self.cycle = ClaimingPoller()
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
-        return uri if include_password else urls.redact(uri)
+        uri = uri.removeprefix("machinery-")
+        if include_password:
+            return uri
+        if uri.startswith("socket://"):
+            return f"redis+socket://{redis_client.connection_params(uri)['path']}"
+        return urls.redact(uri)
+
+
+class TLSTransport(Transport):
+    """The same over TLS, for ``rediss://``."""
+
+    scheme = "rediss"

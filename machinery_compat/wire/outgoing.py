@@ -18,7 +18,7 @@ from machinery_compat.wire.gotypes import check_type, decode_value
 from machinery_compat.wire.message import Arg, Signature
 from machinery_compat.wire.trees import tree_of
 
-__all__ = ["check", "check_arg", "check_args", "check_fields"]
+__all__ = ["check", "check_arg", "check_args", "check_fields", "is_header"]
 
 #: From here on a float64 becomes infinite as a float32.
 _FLOAT32_END: Final = 3.4028235677973366e38
@@ -28,6 +28,7 @@ _LONGEST_NAME: Final = 255
 _SHOWN: Final = 60
 
 _TEXTS: Final = ("uuid", "name", "routing_key", "group_uuid", "broker_message_group_id", "sqs_receipt_handle")
+_KEYS: Final = ("uuid", "name", "routing_key", "group_uuid")
 _NUMBERS: Final = ("group_task_count", "priority", "retry_count", "retry_timeout")
 _FLAGS: Final = ("immutable", "stop_task_deletion_on_error", "ignore_when_task_not_registered")
 
@@ -134,12 +135,16 @@ def check_fields(signature: Signature) -> None:
         and type(s.ignore_when_task_not_registered) is bool
         and (s.eta is None or type(s.eta) is str)
         and s.name
+        and (s.uuid + s.name + s.routing_key + s.group_uuid).isascii()
     ):
         return
-    raise EncodeError(_wrong_field(signature))
+    wrong = _wrong_field(signature)
+    if wrong:
+        raise EncodeError(wrong)
 
 
 def _wrong_field(signature: Signature) -> str:
+    """What is wrong with a field, or an empty text."""
     for kind, names in ((str, _TEXTS), (int, _NUMBERS), (bool, _FLAGS)):
         for name in names:
             value = getattr(signature, name)
@@ -147,18 +152,40 @@ def _wrong_field(signature: Signature) -> str:
                 return f"{name} of {signature.name} is a {kind.__name__}, not {value!r}"
     if not signature.name:
         return "a task needs a Name: a Go worker hands one without around for ever"
-    return f"eta of {signature.name} is a text; set it with set_eta, not to {signature.eta!r}"
+    if signature.eta is not None and type(signature.eta) is not str:
+        return f"eta of {signature.name} is a text; set it with set_eta, not to {signature.eta!r}"
+    for name in _KEYS:
+        value = getattr(signature, name)
+        if not _is_utf8(value):
+            return f"{name} is a key at the broker or the result backend, {value!r} cannot be one: it is no UTF-8"
+    return ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_header(name: Any, value: Any) -> bool:
+    """Whether a Go worker can send this member of Headers again to RabbitMQ, in an AMQP table."""
+    if type(name) is not str or (len(name) > 63 and len(name.encode("utf-8", "replace")) > _LONGEST_NAME):
+        return False
+    return value is None or type(value) in (str, bool)
 
 
 def _check_headers(signature: Signature) -> None:
     for name, value in (signature.headers or {}).items():
-        if type(name) is not str or len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
+        if is_header(name, value):
+            continue
+        if value is None or type(value) in (str, bool):
             raise EncodeError(f"the name of a header is a text of at most {_LONGEST_NAME} bytes, not {name!r}")
-        if value is not None and type(value) not in (str, bool):
-            raise EncodeError(
-                f"the header {name!r} of {signature.name} is a {type(value).__name__}; a Go worker could not "
-                "send it again to RabbitMQ, pass a str, a bool or None"
-            )
+        raise EncodeError(
+            f"the header {name!r} of {signature.name} is a {type(value).__name__}; a Go worker could not "
+            "send it again to RabbitMQ, pass a str, a bool or None"
+        )
 
 
 def check(signature: Signature) -> None:

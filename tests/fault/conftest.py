@@ -39,12 +39,13 @@ class Site:
     worker: PythonWorker
     seen: int = field(default=0)
 
-    def put(self, body: bytes) -> None:
-        """Puts a payload into the queue as it is."""
+    def put(self, body: bytes, headers: dict[str, Any] | None = None) -> None:
+        """Puts a payload into the queue as it is; *headers* are those of AMQP, where Go puts a Signature's too."""
         if self.channel is None:
             self.redis.rpush(self.queue, body)
         else:
-            self.channel.basic_publish(amqp.Message(body, content_type="application/json"), routing_key=self.queue)
+            message = amqp.Message(body, content_type="application/json", application_headers=headers or {})
+            self.channel.basic_publish(message, routing_key=self.queue)
 
     def dead(self) -> list[bytes]:
         """Takes what is kept in the queue of the dead."""

@@ -88,6 +88,14 @@ def concat(parts: list[str]) -> str:
     return "".join(parts)
 
 
+def join(*parts: str) -> str:
+    return "".join(parts)
+
+
+def concat_error(error: str) -> str:
+    return error
+
+
 def swap(text: str, number: int) -> tuple[int, str]:
     return number, text
 
@@ -150,6 +158,8 @@ for function in (
     add,
     multiply,
     concat,
+    concat_error,
+    join,
     swap,
     who,
     fail,

@@ -86,9 +86,12 @@ def test_tls_is_what_the_configuration_says() -> None:
 def test_several_brokers() -> None:
     app = application(broker="amqp://a:1;amqp://b:2", multiple_broker_separator=";")
 
-    connection = app.connection_for_write()
+    connection = app.connection_for_write().clone()
+    assert (connection.hostname, connection.port) == ("a", 1)
+    connection.maybe_switch_next()
 
-    assert connection.alt == ["amqp://a:1", "amqp://b:2"]
+    assert (connection.hostname, connection.port) == ("b", 2)
+    assert type(connection.transport).__module__ == "machinery_compat.transport.amqp"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_an_unknown_broker_is_one_clear_error(url: str) -> None:
 
 def test_enable_comes_first() -> None:
     app = celery.Celery("late", set_as_current=False)
-    app.task(name="x")(lambda: None)
+    app.task(name="x", shared=False)(lambda: None)
     assert app.Task is not None
 
     with pytest.raises(errors.ConfigError, match="too late"):

@@ -1,0 +1,11 @@
+"""Applications that the workers of these tests are started with: ``-A tests.integration.apps:short_lease``."""
+
+from __future__ import annotations
+
+from machinery_compat import Celery, Config
+
+#: Seconds of a lease that a test can outlive.
+LEASE = 2.0
+
+short_lease = Celery("short_lease", config=Config.load())
+short_lease.conf.broker_transport_options = {"lease_time": LEASE}
