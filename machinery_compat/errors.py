@@ -4,6 +4,7 @@ The hierarchy::
 
     MachineryError
     ├── ConfigError             the configuration says something impossible
+    │   └── CronError           a schedule that robfig/cron refuses too
     ├── WireError               bytes or values that Machinery's format cannot carry
     │   ├── EncodeError         a Python value that has no place on the wire
     │   └── DecodeError         bytes that are no Signature, TaskState or GroupMeta
@@ -24,6 +25,7 @@ __all__ = [
     "ArgumentError",
     "BackendError",
     "ConfigError",
+    "CronError",
     "DecodeError",
     "EncodeError",
     "LockError",
@@ -45,6 +47,10 @@ class MachineryError(Exception):
 
 class ConfigError(MachineryError):
     """The configuration cannot be used."""
+
+
+class CronError(ConfigError):
+    """The spec of a schedule cannot be read; the text is that of Go's robfig/cron."""
 
 
 class WireError(MachineryError):
