@@ -262,6 +262,8 @@ class Machinery:
         border: what the channels ask.
         workflow: what follows a task's end.
         pre_publish: called with each Signature before it is sent.
+        periodic: the periodic workflows of each Server.
+        beat: whether celery beat sends them.
     """
 
     def __init__(self, app: CeleryApp, config: Config) -> None:
@@ -271,6 +273,8 @@ class Machinery:
         self.border = AppBorder(app)
         self.workflow = Workflow(app)
         self.pre_publish: list[Any] = []
+        self.periodic: list[Any] = []
+        self.beat = False
         self._watcher: ConfigWatcher | None = None
 
     def __repr__(self) -> str:
