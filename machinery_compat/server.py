@@ -10,6 +10,7 @@ from machinery_compat import errors
 from machinery_compat.application import Celery
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config
+from machinery_compat.locks import Lock, lock_for
 from machinery_compat.results import AsyncResult, ChainAsyncResult, ChordAsyncResult
 from machinery_compat.wire import Chain, Chord, Group, Signature
 from machinery_compat.worker import Worker
@@ -51,15 +52,15 @@ class Server:
     Args:
         config: Machinery's configuration; by default that of MACHINERY_CONFIG or the environment.
         app: an application of this package to serve instead of a new one.
-        lock: the lock that periodic tasks share.
+        lock: the lock that periodic tasks share; by default the one that ``config.lock`` means.
     """
 
-    def __init__(self, config: Config | None = None, *, app: Celery | None = None, lock: Any = None) -> None:
+    def __init__(self, config: Config | None = None, *, app: Celery | None = None, lock: Lock | None = None) -> None:
         if app is None:
             app = Celery("machinery", config=config or Config.load(), set_as_current=False)
         self.app = app
         self.broker = Broker(app)
-        self.lock = lock
+        self._lock = lock
         self._pre_publish: Callable[[Signature], None] | None = None
         app.machinery.pre_publish.append(self._call_pre_publish)
 
@@ -68,6 +69,21 @@ class Server:
         """Machinery's configuration; mirrors Go's GetConfig."""
         config: Config = self.app.machinery.config
         return config
+
+    @property
+    def lock(self) -> Lock:
+        """The lock that periodic tasks share.
+
+        Raises:
+            ConfigError: the URL of the configuration means none.
+        """
+        if self._lock is None:
+            self._lock = lock_for(self.config.lock, self.config)
+        return self._lock
+
+    @lock.setter
+    def lock(self, lock: Lock) -> None:
+        self._lock = lock
 
     @property
     def backend(self) -> Backend:
