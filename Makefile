@@ -37,6 +37,7 @@ lint: $(STAMP)-dev  ## style, types, architecture, links of the docs
 bench: servers  ## comparisons with plain Celery and with Go, ratios side by side
 	$(PY) benchmarks/codec.py
 	$(PY) benchmarks/throughput.py
+	$(PY) benchmarks/chord.py
 
 format: $(STAMP)-dev
 	$(PY) -m ruff check --fix . && $(PY) -m ruff format .

@@ -33,14 +33,18 @@ def ours(redis: RedisServer, directory: Path, size: int) -> float:
     redis.client(0).flushdb()
     url = redis.url(0)
     server = Server(Config(broker=url, result_backend=url, default_queue=QUEUE))
-    with PythonWorker(
+    worker = PythonWorker(
         directory, broker=url, backend=url, queue=QUEUE, loglevel="WARNING", tasks="benchmarks.chord_tasks"
-    ):
+    )
+    try:
+        server.send_task(new_signature("nothing", 0)).get_with_timeout(30)
         began = time.perf_counter()
         chord = Chord(Group(*[new_signature("nothing", number) for number in range(size)]), new_signature("count"))
         result = server.send_chord(chord)
         assert result.result.get_with_timeout(TIMEOUT, 0.01) == [size]
         return time.perf_counter() - began
+    finally:
+        worker.kill()
 
 
 def go(redis: RedisServer, directory: Path, size: int) -> float:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 import pytest
+from hypothesis import settings
 
 from tests.support import golang
 from tests.support.golang import GoClient, GoWorker
@@ -21,6 +22,11 @@ from tests.support.processes import Unavailable
 from tests.support.services import RabbitServer, RedisServer
 
 REDIS_DATABASES = 16
+
+# CI repeats itself: what it finds can be found again, and a change is not blamed for old luck.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI") == "true":
+    settings.load_profile("ci")
 
 
 def _missing(error: Unavailable) -> NoReturn:

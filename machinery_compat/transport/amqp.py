@@ -63,13 +63,13 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.ack()
 
 
-class Channel(pyamqp.Channel):  # type: ignore[misc]
+class Channel(base.TaskChannel, pyamqp.Channel):  # type: ignore[misc]
     """An AMQP channel whose task messages are Signatures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.border = base.border_of(self.connection.client.transport_options)
-        self._kombu_queues: set[str] = set()
+        self.kombu_queues: set[str] = set()
         self._queue_of: dict[str, str] = {}
         self._side: Any = None
         # With confirms on, amqp has put its confirming method over the class's own.
@@ -77,29 +77,6 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self.basic_publish: Any = self._publish
 
     # -- publishing
-
-    def prepare_message(
-        self,
-        body: Any,
-        priority: int | None = None,
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        properties: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        signature = base.signature_to_send(self.border, body, headers, properties, priority, content_type)
-        if signature is not None:
-            return signature
-        return super().prepare_message(
-            body,
-            priority=priority,
-            content_type=content_type,
-            content_encoding=content_encoding,
-            headers=headers,
-            properties=properties,
-            **kwargs,
-        )
 
     def _publish(self, msg: Any, exchange: str = "", routing_key: str = "", **kwargs: Any) -> Any:
         if not isinstance(msg, Signature):
@@ -135,16 +112,12 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
 
     def queue_declare(self, queue: str = "", **kwargs: Any) -> Any:
         _check_length(queue)
-        # What Celery makes for itself is deleted with its last reader and expires; a queue of
-        # tasks does neither.
-        if kwargs.get("auto_delete") and "x-expires" in (kwargs.get("arguments") or {}):
-            self._kombu_queues.add(queue)
+        self.note_queue(queue, bool(kwargs.get("auto_delete")), kwargs.get("arguments"))
         return super().queue_declare(queue=queue, **kwargs)
 
     def basic_consume(self, queue: str = "", consumer_tag: str = "", *args: Any, **kwargs: Any) -> Any:
-        if queue not in self._kombu_queues:
-            if not self.border.enabled:
-                raise errors.ConfigError(base.NOT_ENABLED)
+        if queue not in self.kombu_queues:
+            self.require_application()
             self._queue_of[consumer_tag] = queue
         return super().basic_consume(queue, consumer_tag, *args, **kwargs)
 

@@ -146,6 +146,56 @@ class TaskPayload:
         raise NotImplementedError
 
 
+class TaskChannel:
+    """What the channels of every transport do with tasks; mixed into Kombu's Channel."""
+
+    border: Border
+    #: The queues that Celery has made for itself: remote control, replies and events.
+    kombu_queues: set[str]
+
+    def prepare_message(
+        self,
+        body: Any,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A Signature for a task, and Kombu's own message for anything else."""
+        signature = signature_to_send(self.border, body, headers, properties, priority, content_type)
+        if signature is not None:
+            return signature
+        return super().prepare_message(  # type: ignore[misc]
+            body,
+            priority=priority,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=headers,
+            properties=properties,
+            **kwargs,
+        )
+
+    def note_queue(self, queue: str, auto_delete: bool, arguments: Mapping[str, Any] | None) -> None:
+        """Learns from its declaration whether a queue carries tasks.
+
+        What Celery makes for itself is deleted with its last reader and expires; a queue of tasks
+        does neither.
+        """
+        if auto_delete and "x-expires" in (arguments or {}):
+            self.kombu_queues.add(queue)
+
+    def require_application(self) -> None:
+        """Refuses to consume tasks for an application that would throw away what it does not know.
+
+        Raises:
+            ConfigError: the application does not speak Machinery.
+        """
+        if not self.border.enabled:
+            raise errors.ConfigError(NOT_ENABLED)
+
+
 def border_of(transport_options: Mapping[str, Any] | None) -> Border:
     border = (transport_options or {}).get(OPTION)
     return border if isinstance(border, Border) else Border()

@@ -16,7 +16,6 @@ Transport options, beside those of Kombu's own Redis transport:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from functools import cached_property
 from time import time_ns
 from typing import Any
@@ -37,7 +36,7 @@ from machinery_compat.wire import Signature
 __all__ = ["Channel", "Transport"]
 
 
-class Channel(kombu_redis.Channel):  # type: ignore[misc]
+class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
     """A Redis channel whose task messages are Signatures."""
 
     QoS = ClaimQoS
@@ -62,7 +61,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self.border = base.border_of(connection.client.transport_options)
         self.consumer_id = uuid4().hex
         self.claims: dict[str, Claim] = {}
-        self._kombu_queues: set[str] = set()
+        self.kombu_queues: set[str] = set()
         self._caretaker: Caretaker | None = None
         self._commands: redis.Redis | None = None
         self._stopped_claims: list[Claim] = []
@@ -126,27 +125,6 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     # -- publishing
 
-    def prepare_message(
-        self,
-        body: Any,
-        priority: int | None = None,
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        properties: dict[str, Any] | None = None,
-    ) -> Any:
-        signature = base.signature_to_send(self.border, body, headers, properties, priority, content_type)
-        if signature is not None:
-            return signature
-        return super().prepare_message(
-            body,
-            priority=priority,
-            content_type=content_type,
-            content_encoding=content_encoding,
-            headers=headers,
-            properties=properties,
-        )
-
     def basic_publish(self, message: Any, exchange: str, routing_key: str, **kwargs: Any) -> Any:
         if not isinstance(message, Signature):
             return super().basic_publish(message, exchange, routing_key, **kwargs)
@@ -185,11 +163,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     # -- consuming
 
     def _new_queue(self, queue: str, auto_delete: bool = False, **kwargs: Any) -> None:
-        # What Celery makes for itself is deleted with its last reader and expires; a queue of
-        # tasks does neither.
-        arguments = kwargs.get("arguments") or {}
-        if auto_delete and "x-expires" in arguments:
-            self._kombu_queues.add(queue)
+        self.note_queue(queue, auto_delete, kwargs.get("arguments"))
         super()._new_queue(queue, auto_delete=auto_delete, **kwargs)
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
@@ -198,7 +172,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             super()._queue_bind(exchange, routing_key, pattern, queue)
 
     def is_task_queue(self, queue: str) -> bool:
-        return queue not in self._kombu_queues and queue not in self._fanout_queues
+        return queue not in self.kombu_queues and queue not in self._fanout_queues
 
     @property
     def active_queues(self) -> list[str]:
@@ -207,8 +181,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
         if self.is_task_queue(queue) and queue not in self.claims:
-            if not self.border.enabled:
-                raise errors.ConfigError(base.NOT_ENABLED)
+            self.require_application()
             self._start_claim(queue)
         return super().basic_consume(queue, no_ack=no_ack, callback=callback, consumer_tag=consumer_tag, **kwargs)
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from machinery_compat.errors import ArgumentError, DecodeError
@@ -185,6 +185,8 @@ def test_a_float_survives_its_spelling(number: float) -> None:
 def test_canonical_undoes_any_layout(tree: Any) -> None:
     assert json.loads(gojson.canonical(json.dumps(tree, indent=2).encode())) == tree
     raw, escaped = json.dumps(tree, ensure_ascii=False), json.dumps(tree)
+    # Go writes what was no UTF-8 as \ufffd and the character itself as it is: both are canonical.
+    assume("\ufffd" not in raw)
     assert gojson.canonical(raw.encode()) == gojson.canonical(escaped.encode())
 
 
