@@ -75,8 +75,14 @@ class Connection(KombuConnection):  # type: ignore[misc]
         )
 
     def info(self) -> Any:
-        """What Kombu shows of a connection, the transport under the name that tools know."""
-        return {**super().info(), "transport": self.transport.driver_type}
+        """What Kombu shows of a connection, the transport under the name that tools know.
+
+        ``celery inspect stats`` shows it too, without the password; here the URLs hold it as well.
+        """
+        shown = {**super().info(), "transport": self.transport.driver_type}
+        shown["hostname"] = urls.redact(shown["hostname"] or "")
+        alternates = [urls.redact(url.removeprefix(FAILOVER_PREFIX)) for url in shown.get("alternates") or ()]
+        return {**shown, "alternates": alternates}
 
 
 class Queues(CeleryQueues):  # type: ignore[misc]
@@ -348,6 +354,11 @@ def _merge_transport_options(sender: CeleryApp, **kwargs: Any) -> None:
     # The user's options go on top of ours instead of replacing them.
     conf = sender.conf
     ours = settings_of(sender.machinery.config, sender.machinery.border)["broker_transport_options"]
+    for name in ("broker_url", "broker_read_url", "broker_write_url", "result_backend"):
+        # Read from the environment where the settings have none.
+        url = conf.get(name)
+        if url and (told := urls.with_colon(url)) != url:
+            conf[name] = told
     conf.broker_transport_options = {**ours, **conf.broker_transport_options, OPTION: sender.machinery.border}
 
 

@@ -12,6 +12,7 @@ import machinery_compat
 from machinery_compat import Celery, Config, enable, errors
 from machinery_compat.config import AMQPConfig, RedisConfig, TLSConfig
 from machinery_compat.transport import transport_for
+from machinery_compat.urls import parse_redis_url
 from machinery_compat.workflow import fibonacci_next
 from tests.support.waiting import wait_for
 
@@ -149,3 +150,40 @@ def test_a_changed_file_is_used_and_a_bad_one_is_not(tmp_path: Path) -> None:
 
 def test_retries_wait_as_in_go() -> None:
     assert [fibonacci_next(n) for n in (0, 1, 2, 3, 4, 5, 8, 13, -1)] == [1, 2, 3, 5, 5, 8, 13, 21, 1]
+
+
+WORD = "s3cr3tpw"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://{WORD}@127.0.0.1:1",
+        f"redis://:{WORD}@127.0.0.1:1",
+        f"redis://user:{WORD}@127.0.0.1:1/2",
+        f"rediss://{WORD}@127.0.0.1:1",
+        f"redis+socket://{WORD}@/tmp/none.sock:/1",
+        f"redis://{WORD}@127.0.0.1:1;redis://{WORD}@127.0.0.1:2",
+        f"amqp://user:{WORD}@127.0.0.1:1/v;amqp://user:{WORD}@127.0.0.1:2",
+    ],
+)
+@pytest.mark.parametrize("by_config", [True, False])
+def test_no_report_shows_a_password(url: str, by_config: bool) -> None:
+    backend = f"redis://{WORD}@127.0.0.1:1"
+    if by_config:
+        app = application(broker=url, result_backend=backend, multiple_broker_separator=";")
+    else:
+        app = Celery("secret", broker=url, backend=backend, set_as_current=False)
+
+    shown = app.bugreport() + app.conf.humanize(with_defaults=True) + repr(app.conf.table())
+    # What ``celery inspect stats`` tells.
+    connection = app.connection().info()
+    connection.pop("password")
+    assert WORD not in shown + str(connection)
+    assert WORD not in app.connection().as_uri() + repr(app.connection())
+
+
+def test_a_password_alone_is_still_the_password() -> None:
+    app = Celery("secret", broker=f"redis://{WORD}@127.0.0.1:1", set_as_current=False)
+    assert parse_redis_url(app.conf.broker_url).password == WORD
+    assert app.connection().hostname == app.conf.broker_url
