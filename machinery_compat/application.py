@@ -85,6 +85,21 @@ class Connection(KombuConnection):  # type: ignore[misc]
         return {**shown, "alternates": alternates}
 
 
+class DefaultQueue(Queue):  # type: ignore[misc]
+    """The default queue, which gets what that of a Go worker gets.
+
+    Where the exchange is not a direct one, Go binds it with the binding key, and yet sends what has
+    no RoutingKey to the queue's name.
+    """
+
+    attrs = (*Queue.attrs, ("binding_key", None))
+
+    def queue_bind(self, nowait: bool = False, channel: Any = None) -> Any:
+        if self.binding_key:
+            self.bind_to(self.exchange, self.binding_key, self.binding_arguments, channel=channel, nowait=nowait)
+        return super().queue_bind(nowait=nowait, channel=channel)
+
+
 class Queues(CeleryQueues):  # type: ignore[misc]
     """Queues that are declared with the arguments of Machinery's configuration."""
 
@@ -107,10 +122,12 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> Queues:
         conf, settings = self.app.conf, self.app.machinery.config.amqp_settings
         if not queues and conf.task_default_queue:
+            direct = conf.task_default_exchange_type == "direct"
             queues = (
-                Queue(
+                DefaultQueue(
                     conf.task_default_queue,
                     exchange=self.default_exchange,
+                    binding_key=settings.binding_key if self._is_amqp() and not direct else None,
                     routing_key=self._default_routing_key(),
                     queue_arguments=settings.queue_declare_args,
                     binding_arguments=settings.queue_binding_args,
