@@ -48,6 +48,8 @@ class Task(CeleryTask):  # type: ignore[misc]
             raw = getattr(self.request, "machinery", None)
             retry = self.app.machinery.workflow.plan_retry(Signature.decode(raw), exc) if raw else None
             if retry is None:
+                # What cannot be pickled loses its text on the way to the result backend.
+                self.request.machinery_error = canvas.error_text(exc)
                 raise
             raise retry from exc
 

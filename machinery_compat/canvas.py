@@ -353,7 +353,10 @@ def _headers_of(headers: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str
 
 def error_text(exc: BaseException) -> str:
     """The text that Go's callers see of a Python exception."""
-    return str(exc) or type(exc).__name__
+    try:
+        return str(exc) or type(exc).__name__
+    except Exception:  # noqa: BLE001 - a stranger's __str__
+        return type(exc).__name__
 
 
 def results_of(value: Any, returns: Iterable[str | None] | None = None) -> list[Arg]:

@@ -143,18 +143,20 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             if children:
                 document.celery = kombu_json.dumps({"children": children})
         elif state in self.EXCEPTION_STATES:
-            self._describe_failure(document, result, traceback)
+            self._describe_failure(document, result, traceback, request)
         elif state not in STATES:
             # A state of the user's own: for Machinery the task is running.
             document.state = STARTED
             document.celery = kombu_json.dumps({"state": state, "result": result})
         return document
 
-    def _describe_failure(self, document: TaskState, result: Any, traceback: str | None) -> None:
+    def _describe_failure(self, document: TaskState, result: Any, traceback: str | None, request: Any) -> None:
         if document.state == celery_states.REVOKED:
             document.state = FAILURE
         if document.state == FAILURE:
-            document.error = _error_of(result)
+            # In any case: the text must not stay in what describes the exception.
+            error = _error_of(result)
+            document.error = getattr(request, "machinery_error", None) or error
         extra: dict[str, Any] = {"exception": result}
         if traceback:
             extra["traceback"] = traceback
@@ -201,7 +203,8 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         super().mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
         signature = _signature_of(request)
         if signature is not None:
-            self.app.machinery.workflow.failed(signature, canvas.error_text(exc))
+            text = getattr(request, "machinery_error", None) or canvas.error_text(exc)
+            self.app.machinery.workflow.failed(signature, text)
 
     def mark_as_retry(
         self,

@@ -234,3 +234,34 @@ def test_odd_results_arrive(redis_db: str, names: Names, start: Start) -> None:
     start(app)
 
     assert [odd.delay(index).get(timeout=10) for index in range(len(ODD))] == ODD
+
+
+class Unpicklable(Exception):
+    def __init__(self, *, code: int) -> None:
+        super().__init__(lambda: code)
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"code {self.code}"
+
+
+class Textless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_odd_exceptions_have_their_text_for_go(redis_db: str, names: Names, start: Start) -> None:
+    app = subclass(redis_db, names.queue)
+
+    @app.task(name="fail", shared=False)
+    def fail(kind: str) -> None:
+        raise Unpicklable(code=3) if kind == "unpicklable" else Textless
+
+    start(app)
+
+    errors = {}
+    for kind in ("unpicklable", "textless"):
+        result = fail.delay(kind)
+        result.get(timeout=10, propagate=False)
+        errors[kind] = app.backend.task_state(result.id).error
+    assert errors == {"unpicklable": "code 3", "textless": "Textless"}
