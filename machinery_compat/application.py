@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +17,12 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_retry, worker_process_init
 from kombu import Connection as KombuConnection
 from kombu import Exchange, Queue
+from kombu.pools import ProducerPool
 
 from machinery_compat import canvas, celery_header, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
+from machinery_compat.eager import Runner
 from machinery_compat.settings import settings_of
 from machinery_compat.transport import FAILOVER_PREFIX, transport_for
 from machinery_compat.transport.base import OPTION, SERIALIZER, Border
@@ -50,6 +52,9 @@ class Task(CeleryTask):  # type: ignore[misc]
             if retry is None:
                 raise
             raise retry from exc
+        finally:
+            if getattr(self.request, "machinery", None) is not None:
+                self.app.machinery.eager.body_ended(self.request.id)
 
 
 class Connection(KombuConnection):  # type: ignore[misc]
@@ -97,6 +102,7 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
 
     Connection = Connection
     queues_cls = Queues
+    _producer_pool: Any = None
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> Queues:
         conf, settings = self.app.conf, self.app.machinery.config.amqp_settings
@@ -114,10 +120,24 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
         made.declare_args, made.binding_args = settings.queue_declare_args, settings.queue_binding_args
         return made
 
-    def _is_amqp(self) -> bool:
+    def _broker(self) -> str:
         broker = self.app.conf.broker_write_url or "amqp://"
-        first = broker if isinstance(broker, str) else broker[0]
-        return bool(first.removeprefix(PREFIX).startswith("amqp")) or "://" not in first
+        first: str = broker if isinstance(broker, str) else broker[0]
+        return first.removeprefix(PREFIX)
+
+    def is_eager(self) -> bool:
+        """Whether tasks run in the process that sends them."""
+        return self._broker().startswith("eager")
+
+    def _is_amqp(self) -> bool:
+        return self._broker().startswith("amqp") or ("://" not in self._broker() and not self.is_eager())
+
+    @property
+    def producer_pool(self) -> Any:
+        """Celery's pool of producers; one without a limit where a sender keeps its own while the task runs."""
+        if self._producer_pool is None and self.is_eager():
+            self._producer_pool = ProducerPool(self.app.connection_for_write().Pool(limit=0), limit=0)
+        return super().producer_pool
 
     def _default_routing_key(self) -> str:
         """What Go fills in for an empty RoutingKey: the binding key on a direct exchange, else the queue."""
@@ -218,14 +238,18 @@ class AppBorder(Border):
         for hook in self.app.machinery.pre_publish:
             hook(signature)
 
-    @contextmanager
-    def states_written(self) -> Iterator[None]:
+    def states_written(self) -> AbstractContextManager[None]:
         """While this lasts, this thread sends tasks whose PENDING states are there already."""
-        self._sending.states_written = True
+        return self._states_written(True)
+
+    @contextmanager
+    def _states_written(self, written: bool) -> Iterator[None]:
+        before = getattr(self._sending, "states_written", False)
+        self._sending.states_written = written
         try:
             yield
         finally:
-            self._sending.states_written = False
+            self._sending.states_written = before
 
     def before_publish(self, signature: Signature, server: str, command: Any = None) -> None:
         if getattr(self._sending, "states_written", False):
@@ -233,6 +257,10 @@ class AppBorder(Border):
         backend = self.app.backend
         if isinstance(backend, Backend) and not _ignores_result(signature):
             backend.store_pending(signature, server, command)
+
+    def run(self, body: bytes) -> None:
+        with self._states_written(False):
+            self.app.machinery.eager.run(body)
 
     def received(self, signatures: Sequence[Signature]) -> None:
         backend = self.app.backend
@@ -261,6 +289,8 @@ class Machinery:
         generation: how often it has been replaced.
         border: what the channels ask.
         workflow: what follows a task's end.
+        eager: runs tasks in this process.
+        documents: what the eager result backend keeps, under a lock.
         pre_publish: called with each Signature before it is sent.
     """
 
@@ -270,6 +300,9 @@ class Machinery:
         self.generation = 0
         self.border = AppBorder(app)
         self.workflow = Workflow(app)
+        self.eager = Runner(app)
+        self.documents: dict[str, bytes] = {}
+        self.documents_lock = threading.RLock()
         self.pre_publish: list[Any] = []
         self._watcher: ConfigWatcher | None = None
 

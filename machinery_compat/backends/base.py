@@ -224,6 +224,13 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
 
     # -- what readers see
 
+    def check_waitable(self, uuid: str) -> None:
+        """Refuses a wait without a timeout for what can never come.
+
+        Raises:
+            BackendError: this backend keeps no results.
+        """
+
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         document = self.task_state(task_id)
         if document is None:
@@ -276,6 +283,8 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         on_interval: Any = None,
     ) -> dict[str, Any]:
         self._ensure_not_eager()
+        if timeout is None:
+            self.check_waitable(task_id)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = FIRST_PAUSE
         while True:
@@ -303,6 +312,8 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     ) -> Any:
         """Yields ``(task_id, meta)`` as tasks end; one round trip looks at all that are left."""
         waiting = dict.fromkeys(task_ids)
+        if timeout is None and waiting:
+            self.check_waitable(next(iter(waiting)))
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = FIRST_PAUSE
         while waiting:

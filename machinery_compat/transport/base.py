@@ -89,6 +89,10 @@ class Border:
     def received(self, signatures: Sequence[Signature]) -> None:
         """Called once for the Signatures that arrived together, before they are delivered."""
 
+    def run(self, body: bytes) -> None:
+        """Runs the task in a Signature's JSON in this process, and what follows it; the eager broker's delivery."""
+        raise errors.ConfigError(NOT_ENABLED)
+
     def __repr__(self) -> str:
         # Kombu shares connections whose options have the same repr: two applications must differ.
         return f"<{type(self).__name__} at {id(self):#x}>"
@@ -127,10 +131,7 @@ class TaskPayload:
     def payload(self) -> Any:
         """The body; Celery's consumer learns here that the arguments do not convert."""
         if self.argument_error is not None:
-            text = str(self.argument_error)
-            if isinstance(self.argument_error, errors.ArgumentError):
-                text = f"Reflect task args error: {text}"
-            raise InvalidTaskError(text)
+            raise InvalidTaskError(failure_text(self.argument_error))
         return super().payload  # type: ignore[misc]
 
     def bury(self, reason: str) -> None:
@@ -253,6 +254,11 @@ def current_signature(uuid: str | None = None) -> Signature | None:
     if raw is None or (uuid is not None and task.request.id != uuid):
         return None
     return Signature.decode(raw)
+
+
+def failure_text(exc: errors.DecodeError) -> str:
+    """The error of a task that cannot be started; Go's where Go has one."""
+    return f"Reflect task args error: {exc}" if isinstance(exc, errors.ArgumentError) else str(exc)
 
 
 def shown(body: bytes) -> str:
