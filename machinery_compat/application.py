@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -206,6 +206,14 @@ class AppBorder(Border):
         if self.app.conf.task_default_exchange_type != "direct":
             return None
         return self.app.amqp.queues[routing_key]
+
+    def routing_key_of(self, step: Mapping[str, Any]) -> str:
+        amqp = self.app.amqp
+        options = {name: value for name, value in step["options"].items() if name == "queue" and value}
+        queue = amqp.router.route(options, step["task"], step["args"], step["kwargs"]).get("queue")
+        if queue is None or queue == amqp.default_queue:
+            return ""
+        return str(queue.routing_key)
 
     def route(self, exchange: str, routing_key: str) -> tuple[str, str]:
         # Celery sends to a queue by its name, through the exchange that has none.
