@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from machinery_compat import errors
 from machinery_compat.application import Celery
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config
+from machinery_compat.locks import Lock, lock_for
+from machinery_compat.periodic import Periodic
 from machinery_compat.results import AsyncResult, ChainAsyncResult, ChordAsyncResult
 from machinery_compat.wire import Chain, Chord, Group, Signature
 from machinery_compat.worker import Worker
@@ -51,15 +54,29 @@ class Server:
     Args:
         config: Machinery's configuration; by default that of MACHINERY_CONFIG or the environment.
         app: an application of this package to serve instead of a new one.
-        lock: the lock that periodic tasks share.
+        lock: the lock that periodic tasks share; by default the one that ``config.lock`` means.
+        program_name: the name that processes must share, Go's too, to send a periodic task once (default: the setting
+            ``machinery_program_name``, or else the file name of the program, as in Go).
+        run_periodic: whether this process sends periodic tasks, as every Server of Go does; False leaves it to
+            ``celery beat``.
     """
 
-    def __init__(self, config: Config | None = None, *, app: Celery | None = None, lock: Any = None) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        app: Celery | None = None,
+        lock: Lock | None = None,
+        program_name: str | None = None,
+        run_periodic: bool = True,
+    ) -> None:
         if app is None:
             app = Celery("machinery", config=config or Config.load(), set_as_current=False)
         self.app = app
         self.broker = Broker(app)
-        self.lock = lock
+        self._lock = lock
+        self._making_lock = threading.Lock()
+        self.periodic = Periodic(self, program_name, run_periodic)
         self._pre_publish: Callable[[Signature], None] | None = None
         app.machinery.pre_publish.append(self._call_pre_publish)
 
@@ -68,6 +85,22 @@ class Server:
         """Machinery's configuration; mirrors Go's GetConfig."""
         config: Config = self.app.machinery.config
         return config
+
+    @property
+    def lock(self) -> Lock:
+        """The lock that periodic tasks share.
+
+        Raises:
+            ConfigError: the URL of the configuration means none.
+        """
+        with self._making_lock:
+            if self._lock is None:
+                self._lock = lock_for(self.config.lock, self.config)
+            return self._lock
+
+    @lock.setter
+    def lock(self, lock: Lock) -> None:
+        self._lock = lock
 
     @property
     def backend(self) -> Backend:
@@ -172,6 +205,48 @@ class Server:
         backend = self.backend
         self.app.machinery.workflow.send_chord(chord, progress)
         return ChordAsyncResult(chord.group.tasks, chord.callback, backend)
+
+    # -- sending again and again
+
+    def register_periodic_task(self, spec: str, name: str, signature: Signature) -> None:
+        """Sends a task again and again; mirrors Go's RegisterPeriodicTask.
+
+        Each time a copy is sent, with a UUID of its own, if no other process holds the lock. ``server.periodic.stop()``
+        ends it.
+
+        Args:
+            spec: the times, as :func:`machinery_compat.cron.parse` reads them.
+            name: what the task is called, in logs and in the lock; not the registered task's name.
+            signature: the task.
+
+        Raises:
+            CronError: no such times; the text is Go's.
+            EncodeError: the task could not be sent.
+        """
+        self.periodic.add_task(spec, name, signature)
+
+    def register_periodic_chain(self, spec: str, name: str, *signatures: Signature) -> None:
+        """Sends a chain of the tasks again and again; mirrors Go's RegisterPeriodicChain.
+
+        Arguments and errors are those of :meth:`register_periodic_task`.
+        """
+        self.periodic.add_chain(spec, name, signatures)
+
+    def register_periodic_group(self, spec: str, name: str, send_concurrency: int, *signatures: Signature) -> None:
+        """Sends a group of the tasks again and again; mirrors Go's RegisterPeriodicGroup.
+
+        Arguments and errors are those of :meth:`register_periodic_task` and :meth:`send_group`.
+        """
+        self.periodic.add_group(spec, name, send_concurrency, signatures)
+
+    def register_periodic_chord(
+        self, spec: str, name: str, send_concurrency: int, callback: Signature, *signatures: Signature
+    ) -> None:
+        """Sends a chord of the tasks again and again; mirrors Go's RegisterPeriodicChord.
+
+        Arguments and errors are those of :meth:`register_periodic_task` and :meth:`send_chord`.
+        """
+        self.periodic.add_chord(spec, name, send_concurrency, callback, signatures)
 
     # -- workers
 

@@ -41,6 +41,7 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
         "task_reject_on_worker_lost": True,
         "task_track_started": True,
         "worker_consumer": "machinery_compat.consumer:Consumer",
+        "beat_scheduler": "machinery_compat.beat:Scheduler",
     }
     if given:
         settings["broker_url"] = config.broker_urls if len(config.broker_urls) > 1 else config.broker

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from celery import states as celery_states
 from celery.backends.base import Backend as CeleryBackend
@@ -21,6 +21,7 @@ from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors
 from machinery_compat.backends.store import STATES, Store
+from machinery_compat.celery_header import HEADER
 from machinery_compat.wire import (
     FAILURE,
     PENDING,
@@ -121,6 +122,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def fail_unrunnable(self, signature: Signature, error: str) -> None:
         """Fails a task that cannot be started at all; Go does so when its arguments do not convert."""
         self._update_states([TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)])
+        self._fail_followers(signature, errors.TaskError(error), None)
         self.app.machinery.workflow.failed(signature, error)
 
     def _store_result(
@@ -139,7 +141,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         document = TaskState(task_uuid=task_id, state=state)
         if state == SUCCESS:
             document.results = list(self._results(result, request))
-            children = self.current_task_children(request)
+            children = [*(self.current_task_children(request) or ()), *_followers_of(request)]
             if children:
                 document.celery = kombu_json.dumps({"children": children})
         elif state in self.EXCEPTION_STATES:
@@ -201,7 +203,15 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         super().mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
         signature = _signature_of(request)
         if signature is not None:
+            self._fail_followers(signature, exc, traceback)
             self.app.machinery.workflow.failed(signature, canvas.error_text(exc))
+
+    def _fail_followers(self, signature: Signature, exc: Any, traceback: Any) -> None:
+        """Fails what a Celery chain has after a failed step, as Celery does: somebody may wait for it."""
+        for follower in signature.on_success or ():
+            if _is_celerys(follower):
+                self.store_result(follower.uuid, exc, FAILURE, traceback=traceback)
+                self._fail_followers(follower, exc, traceback)
 
     def mark_as_retry(
         self,
@@ -223,13 +233,6 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         return result
 
     # -- what readers see
-
-    def check_waitable(self, uuid: str) -> None:
-        """Refuses a wait without a timeout for what can never come.
-
-        Raises:
-            BackendError: this backend keeps no results.
-        """
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         document = self.task_state(task_id)
@@ -368,6 +371,18 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
 def _signature_of(request: Any) -> Signature | None:
     raw = getattr(request, "machinery", None)
     return Signature.decode(raw) if raw else None
+
+
+def _followers_of(request: Any) -> list[Any]:
+    """The followers of a task, in the form in which Celery keeps a task's children."""
+    signature = _signature_of(request)
+    if signature is None or not signature.on_success:
+        return []
+    return [[[follower.uuid, None], None] for follower in signature.on_success if _is_celerys(follower)]
+
+
+def _is_celerys(follower: Signature | None) -> TypeGuard[Signature]:
+    return follower is not None and HEADER in (follower.headers or {})
 
 
 def _error_of(described: Any) -> str:

@@ -51,6 +51,13 @@ class Store:
         """The state documents of several tasks, in their order; None where there is none."""
         raise NotImplementedError
 
+    def check_waitable(self, uuid: str) -> None:
+        """Refuses a wait without a timeout for what can never come.
+
+        Raises:
+            BackendError: this backend keeps no results.
+        """
+
     def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         """Writes a state document over whatever is there."""
         raise NotImplementedError

@@ -145,6 +145,7 @@ class Connection:
     backend: str
     flavor: str = "v2-redigo"
     counter: str | None = None
+    lock: str | None = None
     queue: str | None = None
     custom_queue: str | None = None
     exchange: str | None = None

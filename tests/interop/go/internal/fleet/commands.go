@@ -23,6 +23,12 @@ type command struct {
 	UUID        string            `json:"uuid"`
 	TimeoutMS   int64             `json:"timeout_ms"`
 	Queue       string            `json:"queue"`
+	// Of periodic workflows and of locks.
+	Spec  string `json:"spec"`
+	Name  string `json:"name"`
+	Kind  string `json:"kind"`
+	Key   string `json:"key"`
+	Until int64  `json:"until"`
 	// Literal leaves argument values as decoded instead of turning them into their Type.
 	Literal bool `json:"literal"`
 }
@@ -90,6 +96,11 @@ func perform(library Library, c command) (map[string]any, error) {
 		return map[string]any{
 			"uuids": group.UUIDs, "group_uuid": group.GroupUUID, "callback_uuid": group.Callback,
 		}, err
+	case "periodic":
+		periodic := Periodic{c.Spec, c.Name, c.Kind, c.Signatures, c.Callback, c.Concurrency}
+		return map[string]any{}, library.RegisterPeriodic(periodic, c.Literal)
+	case "lock", "lock_with_retries":
+		return map[string]any{}, library.Lock(c.Key, c.Until, c.Op == "lock_with_retries")
 	case "get":
 		timeout := time.Duration(c.TimeoutMS) * time.Millisecond
 		if timeout <= 0 {

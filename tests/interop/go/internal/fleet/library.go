@@ -21,6 +21,10 @@ type Library interface {
 	SendChain(signatures []json.RawMessage, literal bool) ([]string, error)
 	SendGroup(signatures []json.RawMessage, concurrency int, literal bool) (Group, error)
 	SendChord(signatures []json.RawMessage, callback json.RawMessage, concurrency int, literal bool) (Group, error)
+	// RegisterPeriodic sends a workflow from this process at the times of a cron spec.
+	RegisterPeriodic(p Periodic, literal bool) error
+	// Lock takes a lock of periodic tasks until a time in Unix nanoseconds.
+	Lock(key string, until int64, retry bool) error
 	// Get waits with Machinery's own AsyncResult.
 	Get(uuid string, timeout time.Duration) ([]Value, error)
 	State(uuid string) (any, error)
@@ -40,6 +44,15 @@ type Group struct {
 	GroupUUID string
 	UUIDs     []string
 	Callback  string
+}
+
+// Periodic is a workflow to be sent again and again: its first member is a task, or its members
+// are a chain, a group, or a chord with a callback.
+type Periodic struct {
+	Spec, Name, Kind string
+	Signatures       []json.RawMessage
+	Callback         json.RawMessage
+	Concurrency      int
 }
 
 // Value is one result as Go reads it back.

@@ -8,6 +8,7 @@ import (
 	machinery "github.com/RichardKnop/machinery/v1"
 	brokersiface "github.com/RichardKnop/machinery/v1/brokers/iface"
 	"github.com/RichardKnop/machinery/v1/config"
+	locksiface "github.com/RichardKnop/machinery/v1/locks/iface"
 	"github.com/RichardKnop/machinery/v1/log"
 
 	"machinery_compat/interop/internal/fleet"
@@ -17,15 +18,35 @@ import (
 type Library struct {
 	options fleet.Options
 	server  *machinery.Server
+	lock    locksiface.Lock
 }
 
 // New connects as the URLs say.
 func New(options fleet.Options) (*Library, error) {
 	// Standard output belongs to the programs.
 	log.Set(stdlog.New(os.Stderr, "", stdlog.LstdFlags|stdlog.Lmicroseconds))
-	server, err := machinery.NewServer(&config.Config{
+	cnf := configuration(options)
+	broker, err := machinery.BrokerFactory(cnf)
+	if err != nil {
+		return nil, err
+	}
+	backend, err := machinery.BackendFactory(cnf)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := machinery.LockFactory(cnf)
+	if err != nil {
+		return nil, err
+	}
+	server := machinery.NewServerWithBrokerBackendLock(cnf, broker, backend, lock)
+	return &Library{options: options, server: server, lock: lock}, nil
+}
+
+func configuration(options fleet.Options) *config.Config {
+	return &config.Config{
 		Broker:          options.Broker,
 		ResultBackend:   options.Backend,
+		Lock:            options.Lock,
 		DefaultQueue:    options.Queue,
 		ResultsExpireIn: options.Expire,
 		AMQP: &config.AMQPConfig{
@@ -44,11 +65,7 @@ func New(options fleet.Options) (*Library, error) {
 			NormalTasksPollPeriod:  1000,
 			DelayedTasksPollPeriod: options.DelayedPoll,
 		},
-	})
-	if err != nil {
-		return nil, err
 	}
-	return &Library{options: options, server: server}, nil
 }
 
 // announcing calls ready when consumption begins.

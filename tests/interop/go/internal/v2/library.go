@@ -28,6 +28,7 @@ const lockRetries = 3
 type Library struct {
 	options fleet.Options
 	server  *machinery.Server
+	lock    locksiface.Lock
 }
 
 // New connects as the flavor says.
@@ -43,7 +44,7 @@ func New(options fleet.Options) (*Library, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Library{options: options, server: machinery.NewServer(cnf, broker, backend, lock)}, nil
+	return &Library{options: options, server: machinery.NewServer(cnf, broker, backend, lock), lock: lock}, nil
 }
 
 func configuration(options fleet.Options) *config.Config {
@@ -86,18 +87,36 @@ func newBroker(options fleet.Options, cnf *config.Config) (brokersiface.Broker, 
 }
 
 func storage(options fleet.Options, cnf *config.Config) (backendsiface.Backend, locksiface.Lock, error) {
+	lock, err := newLock(options, cnf)
+	if err != nil {
+		return nil, nil, err
+	}
 	if strings.HasPrefix(options.Backend, "amqp") {
-		return amqpbackend.New(cnf), eagerlock.New(), nil
+		return amqpbackend.New(cnf), lock, nil
 	}
 	address, err := fleet.ParseRedis(options.Backend)
 	if err != nil {
 		return nil, nil, err
 	}
-	lock := redislock.New(cnf, []string{address.Joined()}, address.DB, lockRetries)
 	if options.Flavor == "v2-goredis" {
 		return redisbackend.NewGR(cnf, []string{address.Joined()}, address.DB), lock, nil
 	}
 	return redisbackend.New(cnf, address.Host, address.User, address.Password, "", address.DB), lock, nil
+}
+
+func newLock(options fleet.Options, cnf *config.Config) (locksiface.Lock, error) {
+	at := options.Lock
+	if at == "" {
+		at = options.Backend
+	}
+	if strings.HasPrefix(at, "amqp") {
+		return eagerlock.New(), nil
+	}
+	address, err := fleet.ParseRedis(at)
+	if err != nil {
+		return nil, err
+	}
+	return redislock.New(cnf, []string{address.Joined()}, address.DB, lockRetries), nil
 }
 
 // announcing calls ready when consumption begins.
