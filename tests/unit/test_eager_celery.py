@@ -66,12 +66,12 @@ def test_delay_and_apply_async(app: Celery, tasks: dict[str, Any]) -> None:
 
 def test_a_task_may_wait_for_the_tasks_that_it_sends(app: Celery) -> None:
     def down(n: int) -> int:
-        return 0 if n == 0 else app.send_task("down", [n - 1]).get(timeout=1) + 1
+        return 0 if n == 0 else app.send_task("eager_down", [n - 1]).get(timeout=1) + 1
 
-    app.task(name="down", shared=False)(down)
+    app.task(name="eager_down", shared=False)(down)
 
     # More than Celery's pools of connections have.
-    assert app.send_task("down", [15]).get(timeout=1) == 15
+    assert app.send_task("eager_down", [15]).get(timeout=1) == 15
 
 
 def test_canvas(app: Celery, tasks: dict[str, Any]) -> None:
@@ -102,13 +102,13 @@ def test_link_and_link_error(tasks: dict[str, Any], calls: list[Any], app: Celer
 
 
 def test_celerys_own_retry_and_replace(app: Celery, server: Server) -> None:
-    @app.task(name="again", bind=True, max_retries=None, shared=False)
+    @app.task(name="eager_again", bind=True, max_retries=None, shared=False)
     def again(self: celery.Task, times: int) -> int:
         if self.request.retries < times:
             raise self.retry(countdown=60)
         return int(self.request.retries)
 
-    @app.task(name="swap", bind=True, shared=False)
+    @app.task(name="eager_swap", bind=True, shared=False)
     def swap(self: celery.Task) -> None:
         raise self.replace(chain(again.s(1), app.tasks["add"].s(10)))
 
@@ -122,10 +122,10 @@ def test_states_that_are_not_written(app: Celery, server: Server) -> None:
     def ignore() -> None:
         raise Ignore
 
-    app.task(name="ignore", shared=False)(ignore)
-    quiet = app.task(name="quiet", shared=False, ignore_result=True)(add)
+    app.task(name="eager_ignore", shared=False)(ignore)
+    quiet = app.task(name="eager_quiet", shared=False, ignore_result=True)(add)
 
-    assert app.send_task("ignore").state == "STARTED"
+    assert app.send_task("eager_ignore").state == "STARTED"
     assert quiet.delay().state == "PENDING"
     expired = app.send_task("add", [1], expires=datetime.now(timezone.utc) - timedelta(seconds=1))
     with pytest.raises(TaskRevokedError, match="expired"):
@@ -159,15 +159,15 @@ def test_enable_and_the_current_application() -> None:
 def test_task_always_eager_needs_no_server(url: str) -> None:
     app = Celery("always", broker=url, backend="redis://127.0.0.1:1", set_as_current=False)
     app.conf.task_always_eager = True
-    add_ = app.task(name="add", shared=False)(add)
+    add_ = app.task(name="eager_add", shared=False)(add)
 
     assert add_.delay(1, 2).get() == 3
     assert (add_.s(1) | add_.s(2)).delay().get() == 3
-    assert chord([add_.s(1), add_.s(2)], app.task(name="total", shared=False)(total).s())().get() == 3
+    assert chord([add_.s(1), add_.s(2)], app.task(name="eager_total", shared=False)(total).s())().get() == 3
 
 
 def test_the_programs_of_the_documentation() -> None:
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "page"}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
         exec(block, names)  # noqa: S102 - our own page
 
