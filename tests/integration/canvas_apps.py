@@ -59,8 +59,11 @@ def make(kind: str, url: str, registers: bool = True) -> Any:
         self.add_to_chord(add.s(x, 100))
         return x
 
+    def stamped(self: Task) -> Any:
+        return self.request.stamps
+
     add, mul, xsum, echo, same, nothing, fail = map(task, (add, mul, xsum, echo, same, nothing, fail))
-    for bound in (spread, swap, again, grow):
+    for bound in (spread, swap, again, grow, stamped):
         task(bound, bind=True)
     return app
 

@@ -110,6 +110,24 @@ def test_links_and_their_children(apps: dict[str, Any]) -> None:
     assert found["ours"] == found["plain"] == [4, 40]
 
 
+def test_an_error_callback(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        tasks = apps[kind].tasks
+        errback = tasks["canvas.same"].s()
+        errback.freeze()
+
+        failed = tasks["canvas.fail"].apply_async(link_error=errback)
+
+        assert apps[kind].AsyncResult(errback.id).get(timeout=20) == failed.id, kind
+
+
+def test_stamps_and_options(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        stamped = apps[kind].tasks["canvas.stamped"].s()
+        stamped.stamp(batch="b1")
+        assert stamped.apply_async().get(timeout=20) == {"batch": "b1"}, kind
+
+
 def test_parents(apps: dict[str, Any]) -> None:
     found = {}
     for kind in DATABASES:
