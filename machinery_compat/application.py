@@ -18,6 +18,7 @@ from machinery_compat import canvas, celery_header, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.eager import Runner
+from machinery_compat.followers import as_canvas, is_celerys
 from machinery_compat.settings import settings_of
 from machinery_compat.transport.base import OPTION, Border
 from machinery_compat.wire import Signature
@@ -47,6 +48,19 @@ class Task(CeleryTask):  # type: ignore[misc]
         finally:
             if getattr(self.request, "machinery", None) is not None:
                 self.app.machinery.eager.body_ended(self.request.id)
+
+    def replace(self, sig: Any) -> Any:
+        """Celery's replace: what follows this task follows the one in its place."""
+        raw = getattr(self.request, "machinery", None)
+        signature = Signature.decode(raw) if raw else None
+        if signature is not None and any(map(is_celerys, signature.on_success or ())):
+            native = [one for one in signature.on_success or () if is_celerys(one)]
+            signature.on_success = [one for one in signature.on_success or () if not is_celerys(one)]
+            self.request.update(
+                callbacks=[*(self.request.callbacks or ()), *map(as_canvas, native)],
+                machinery=signature.encode(),
+            )
+        return super().replace(sig)
 
 
 class AppBorder(Border):

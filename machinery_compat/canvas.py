@@ -304,7 +304,7 @@ def from_signature(
     if signature.headers:
         headers, extra = _headers_of(signature.headers)
     given, own = signature.args or (), extra.get("own")
-    args, kwargs = _arguments(given, own)
+    args, kwargs = arguments(given, own)
     if own is not None and not extra.get("alone"):
         args.insert(0, _passed_on(given, own))
     uuid = signature.uuid
@@ -330,7 +330,7 @@ def from_signature(
     return headers, properties, (args, kwargs, {name: extra.get(name) for name in EMBED})
 
 
-def _arguments(given: Sequence[Arg], own: int | None) -> tuple[list[Any], dict[str, Any]]:
+def arguments(given: Sequence[Arg], own: int | None) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a task; of a Celery follower's, what was passed on to it comes first."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}

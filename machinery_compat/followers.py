@@ -13,15 +13,15 @@ front; a Go task gets them where every Go task gets them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from kombu.utils.uuid import uuid as new_uuid
 
-from machinery_compat import canvas
+from machinery_compat import canvas, celery_header
 from machinery_compat.celery_header import HEADER
 from machinery_compat.wire import Signature
 
-__all__ = ["natively"]
+__all__ = ["as_canvas", "is_celerys", "natively"]
 
 #: The options of a step that a nested Signature can say, or that say nothing of the step itself.
 PLAIN_OPTIONS = frozenset({"task_id", "reply_to", "root_id", "parent_id", "queue", "priority", "link"})
@@ -60,6 +60,31 @@ def natively(
         return maker.followers(callbacks, chain, headers["id"])
     except _NotPlain:
         return None
+
+
+def as_canvas(follower: Signature) -> dict[str, Any]:
+    """The step of a Celery canvas that a follower was made of, its own followers as links."""
+    _, about = celery_header.read(follower.headers or {})
+    args, kwargs = canvas.arguments(follower.args or (), about.get("own"))
+    options: dict[str, Any] = {"task_id": follower.uuid, "priority": follower.priority}
+    if follower.routing_key:
+        options["queue"] = follower.routing_key
+    links = [as_canvas(one) for one in follower.on_success or () if is_celerys(one)]
+    if links:
+        options["link"] = links
+    return {
+        "task": follower.name,
+        "args": args,
+        "kwargs": kwargs,
+        "options": options,
+        "subtask_type": None,
+        "immutable": bool(about.get("alone")),
+    }
+
+
+def is_celerys(follower: Signature | None) -> TypeGuard[Signature]:
+    """Whether a follower was made of a step of a Celery canvas."""
+    return follower is not None and HEADER in (follower.headers or {})
 
 
 def _names(steps: Sequence[Step]) -> Iterator[str]:

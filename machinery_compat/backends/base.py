@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 from celery import states as celery_states
 from celery.backends.base import Backend as CeleryBackend
@@ -21,7 +21,7 @@ from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors
 from machinery_compat.backends.store import STATES, Store
-from machinery_compat.celery_header import HEADER
+from machinery_compat.followers import is_celerys
 from machinery_compat.wire import (
     FAILURE,
     PENDING,
@@ -209,7 +209,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def _fail_followers(self, signature: Signature, exc: Any, traceback: Any) -> None:
         """Fails what a Celery chain has after a failed step, as Celery does: somebody may wait for it."""
         for follower in signature.on_success or ():
-            if _is_celerys(follower):
+            if is_celerys(follower):
                 self.store_result(follower.uuid, exc, FAILURE, traceback=traceback)
                 self._fail_followers(follower, exc, traceback)
 
@@ -378,11 +378,7 @@ def _followers_of(request: Any) -> list[Any]:
     signature = _signature_of(request)
     if signature is None or not signature.on_success:
         return []
-    return [[[follower.uuid, None], None] for follower in signature.on_success if _is_celerys(follower)]
-
-
-def _is_celerys(follower: Signature | None) -> TypeGuard[Signature]:
-    return follower is not None and HEADER in (follower.headers or {})
+    return [[[follower.uuid, None], None] for follower in signature.on_success if is_celerys(follower)]
 
 
 def _error_of(described: Any) -> str:
