@@ -1,0 +1,111 @@
+"""The same tasks in a plain Celery application and in one of this project; CANVAS chooses."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import celery
+from celery import Task, chain, chord, group
+
+import machinery_compat
+
+
+def make(kind: str, url: str, registers: bool = True) -> Any:
+    """An application with the tasks that the shapes are made of, or without any."""
+    maker = {"plain": celery.Celery, "ours": machinery_compat.Celery}[kind]
+    app = maker("canvas", broker=url, backend=url, set_as_current=False)
+    app.conf.update(result_chord_join_timeout=20, task_default_queue="canvas")
+
+    if not registers:
+        return app
+
+    def task(function: Any, **options: Any) -> Any:
+        return app.task(name=f"canvas.{function.__name__}", shared=False, **options)(function)
+
+    def add(x: Any, y: Any) -> Any:
+        return x + y
+
+    def mul(x: Any, y: Any) -> Any:
+        return x * y
+
+    def xsum(numbers: list[Any]) -> Any:
+        return sum(sum(one) if isinstance(one, list) else one for one in numbers)
+
+    def echo(*args: Any, **kwargs: Any) -> Any:
+        return [list(args), kwargs] if kwargs else list(args)
+
+    def same(value: Any) -> Any:
+        return value
+
+    def nothing(*args: Any) -> None:
+        return None
+
+    def fail(*args: Any) -> None:
+        raise ValueError("no luck")
+
+    def spread(self: Task, count: int) -> Any:
+        return self.replace(group(add.s(n, 1) for n in range(count)))
+
+    def swap(self: Task, x: int) -> Any:
+        return self.replace(chain(add.s(x, 1), mul.s(10)))
+
+    def again(self: Task, x: int) -> Any:
+        if self.request.retries < 2:
+            raise self.retry(countdown=0.1, max_retries=3)
+        return x + self.request.retries
+
+    def grow(self: Task, x: int) -> int:
+        self.add_to_chord(add.s(x, 100))
+        return x
+
+    def stamped(self: Task) -> Any:
+        return self.request.stamps
+
+    add, mul, xsum, echo, same, nothing, fail = map(task, (add, mul, xsum, echo, same, nothing, fail))
+    for bound in (spread, swap, again, grow, stamped):
+        task(bound, bind=True)
+    return app
+
+
+SHAPES: dict[str, Any] = {
+    "single": lambda t: t("add").s(2, 2),
+    "partial": lambda t: chain(t("add").s(2, 2), t("add").s(4)),
+    "partial with keywords": lambda t: chain(t("same").s(1), t("echo").s(2, three=3)),
+    "chain": lambda t: chain(t("add").s(4, 4), t("mul").s(8), t("mul").s(10)),
+    "pipe": lambda t: t("add").s(2, 2) | t("mul").s(8) | t("same").s(),
+    "immutable step": lambda t: chain(t("add").s(2, 2), t("add").si(1, 1), t("mul").s(5)),
+    "nothing is passed on": lambda t: chain(t("nothing").s(), t("echo").s(1)),
+    "values of all kinds": lambda t: chain(t("same").s({"a": [1, None, 2.5], "b": {"c": "x"}}), t("same").s()),
+    "group": lambda t: group(t("add").s(i, i) for i in range(10)),
+    "group of one": lambda t: group(t("add").s(1, 1)),
+    "chain in a group": lambda t: group(chain(t("add").s(1, 1), t("mul").s(3)), t("add").s(5, 5)),
+    "group then task": lambda t: chain(group(t("add").s(i, i) for i in range(5)), t("xsum").s()),
+    "task then group": lambda t: chain(t("add").s(1, 1), group(t("add").s(10), t("mul").s(10))),
+    "group then group": lambda t: chain(group(t("same").s(1), t("same").s(2)), group(t("echo").s(), t("xsum").s())),
+    "chord": lambda t: chord([t("add").s(i, i) for i in range(10)], t("xsum").s()),
+    "chord of one": lambda t: chord([t("add").s(1, 1)], t("xsum").s()),
+    "chord with results of nothing": lambda t: chord([t("nothing").s(), t("same").s(1)], t("echo").s()),
+    "chord then task": lambda t: chain(chord([t("add").s(1, 1), t("add").s(2, 2)], t("xsum").s()), t("mul").s(10)),
+    "chord with a chain as body": lambda t: chord([t("add").s(1, 1)] * 2, chain(t("xsum").s(), t("mul").s(2))),
+    "chord of chains": lambda t: chord([chain(t("add").s(i, 1), t("mul").s(2)) for i in range(3)], t("xsum").s()),
+    "chord in a chord": lambda t: chord(
+        [chord([t("same").s(1), t("same").s(2)], t("xsum").s()), t("same").s(3)], t("xsum").s()
+    ),
+    "chord with a group as body": lambda t: chord(
+        [t("same").s(1), t("same").s(2)], group(t("xsum").s(), t("echo").s())
+    ),
+    "chunks": lambda t: t("add").chunks([(i, i) for i in range(10)], 3),
+    "map": lambda t: t("same").map([1, 2, 3]),
+    "starmap": lambda t: t("add").starmap([(1, 1), (2, 2)]),
+    "replace with a group": lambda t: chain(t("spread").s(3), t("xsum").s()),
+    "replace with a chain": lambda t: chain(t("swap").s(1), t("add").s(1)),
+    "retry in a chain": lambda t: chain(t("again").s(1), t("add").s(10)),
+    "retry in a chord": lambda t: chord([t("again").s(1), t("same").s(5)], t("xsum").s()),
+    "failure": lambda t: t("fail").s(),
+    "failure in a chain": lambda t: chain(t("add").s(1, 1), t("fail").s(), t("same").s()),
+    "failure in a chord": lambda t: chord([t("fail").s(), t("same").s(1)], t("xsum").s()),
+}
+
+if "CANVAS" in os.environ:
+    app = make(os.environ["CANVAS"], os.environ["CANVAS_REDIS"])

@@ -1,0 +1,137 @@
+"""Celery's canvas gives the same here as in plain Celery on the same Redis, with real prefork workers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.canvas import Signature, chord
+
+from tests.integration.canvas_apps import SHAPES, make
+from tests.support.processes import Process
+from tests.support.services import RedisServer
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.redis
+
+ROOT = Path(__file__).parents[2]
+DATABASES = {"plain": 14, "ours": 15}
+
+
+@pytest.fixture(scope="module")
+def apps(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Both applications, each with a worker."""
+    folder = tmp_path_factory.mktemp("canvas")
+    found, workers = {}, []
+    for kind, database in DATABASES.items():
+        redis_server.client(database).flushdb()
+        url = redis_server.url(database)
+        log = folder / f"{kind}.log"
+        command = [
+            *(sys.executable, "-m", "celery", "-A", "tests.integration.canvas_apps", "worker", "-c", "2"),
+            *("-n", f"{kind}@test", "--without-gossip", "--without-mingle", "-l", "INFO"),
+        ]
+        environment = {"CANVAS": kind, "CANVAS_REDIS": url, "PYTHONPATH": str(ROOT)}
+        workers.append(Process(command, log, environment))
+        found[kind] = make(kind, url)
+    for worker in workers:
+        wait_for(lambda worker=worker: " ready." in worker.log.read_text(), 40, worker.tail)
+    # A sender that knows the tasks by name only, as it knows Go's: its chains go as nested Signatures.
+    found["by name"] = make("ours", redis_server.url(DATABASES["ours"]), registers=False)
+    yield found
+    for worker in workers:
+        print(worker.tail())
+        worker.kill()
+
+
+def outcome(app: Any, shape: Any) -> Any:
+    """What a shape gives: its value, or its error's type and text."""
+
+    canvas: Signature = shape(lambda name: Named(app, f"canvas.{name}"))
+    result = canvas.apply_async()
+    try:
+        return as_json(result.get(timeout=30))
+    except Exception as exc:  # noqa: BLE001 - any error is an outcome to be compared
+        return [type(exc).__name__, str(exc).split(" raised ")[-1]]
+
+
+class Named:
+    """A task by its name, which the application need not have."""
+
+    def __init__(self, app: Any, name: str) -> None:
+        self.app, self.name = app, name
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        return self.app.signature(self.name, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        return self.app.signature(self.name, args, kwargs, immutable=True)
+
+    def __getattr__(self, of_the_task: str) -> Any:
+        return getattr(self.app.tasks[self.name], of_the_task)
+
+
+def as_json(value: Any) -> Any:
+    """Tuples as the lists that plain Celery's JSON makes of them."""
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    return {name: as_json(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name not in ("chunks", "map", "starmap")])
+def test_a_shape_sent_by_name_gives_the_same(apps: dict[str, Any], name: str) -> None:
+    assert outcome(apps["by name"], SHAPES[name]) == outcome(apps["plain"], SHAPES[name])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_gives_what_it_gives_in_celery(apps: dict[str, Any], name: str) -> None:
+    assert outcome(apps["ours"], SHAPES[name]) == outcome(apps["plain"], SHAPES[name])
+
+
+def test_add_to_chord_is_refused(apps: dict[str, Any]) -> None:
+    """The one shape that differs: it says so instead of losing the added task."""
+    tasks = apps["ours"].tasks
+    canvas = chord([tasks["canvas.grow"].s(1), tasks["canvas.same"].s(2)], tasks["canvas.xsum"].s())
+
+    with pytest.raises(Exception, match="does not support add_to_chord"):
+        canvas.apply_async().get(timeout=20)
+
+
+def test_links_and_their_children(apps: dict[str, Any]) -> None:
+    found = {}
+    for kind in DATABASES:
+        tasks = apps[kind].tasks
+        result = tasks["canvas.add"].apply_async((2, 2), link=tasks["canvas.mul"].s(10))
+        result.get(timeout=20)
+        found[kind] = [value for _, value in result.collect(timeout=20)]
+    assert found["ours"] == found["plain"] == [4, 40]
+
+
+def test_an_error_callback(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        tasks = apps[kind].tasks
+        errback = tasks["canvas.same"].s()
+        errback.freeze()
+
+        failed = tasks["canvas.fail"].apply_async(link_error=errback)
+
+        assert apps[kind].AsyncResult(errback.id).get(timeout=20) == failed.id, kind
+
+
+def test_stamps_and_options(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        stamped = apps[kind].tasks["canvas.stamped"].s()
+        stamped.stamp(batch="b1")
+        assert stamped.apply_async().get(timeout=20) == {"batch": "b1"}, kind
+
+
+def test_parents(apps: dict[str, Any]) -> None:
+    found = {}
+    for kind in DATABASES:
+        add = apps[kind].tasks["canvas.add"]
+        result = (add.s(1, 1) | add.s(2) | add.s(3)).apply_async()
+        found[kind] = [result.get(timeout=20), result.parent.get(timeout=20), result.parent.parent.get(timeout=20)]
+    assert found["ours"] == found["plain"] == [7, 4, 2]
