@@ -10,12 +10,9 @@ from importlib import resources
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from machinery_compat import errors, urls
+import redis
 
-try:
-    import redis
-except ImportError as exc:  # pragma: no cover - depends on what is installed
-    raise errors.ConfigError("Redis URLs need the redis client: pip install 'machinery-compat[redis]'") from exc
+from machinery_compat import errors, urls
 
 __all__ = ["client_for", "connection_params", "lua"]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu.utils.imports import symbol_by_name
-
-from machinery_compat import errors, urls
+from machinery_compat import drivers, errors, urls
 from machinery_compat.transport.base import NOT_ENABLED
 
 __all__ = ["BACKENDS", "backend_for"]
@@ -24,7 +22,7 @@ def backend_for(app: Any, url: str | None = None, **kwargs: Any) -> Any:
 
     Raises:
         ConfigError: the application does not speak Machinery, or no backend is known for the URL;
-            the text lists those that are.
+            the text lists those that are; or its driver is not installed.
     """
     if not hasattr(app, "machinery"):
         raise errors.ConfigError(NOT_ENABLED)
@@ -36,4 +34,4 @@ def backend_for(app: Any, url: str | None = None, **kwargs: Any) -> Any:
     kind = urls.backend_kind(url)
     if kind not in BACKENDS:
         raise urls.unsupported("result backend", url, sorted(BACKENDS))
-    return symbol_by_name(BACKENDS[kind])(app=app, url=url, **kwargs)
+    return drivers.load(BACKENDS[kind], kind)(app=app, url=url, **kwargs)

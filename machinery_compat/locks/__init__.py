@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from machinery_compat import urls
+from machinery_compat import drivers, urls
 from machinery_compat.config import Config
 from machinery_compat.locks.base import Lock, RetryingLock
 from machinery_compat.locks.eager import EagerLock
@@ -26,15 +26,17 @@ def lock_for(
         pause: seconds between two tries (default, as Go: 0 on Redis, 5 within a process).
 
     Raises:
-        ConfigError: the URL cannot be used.
+        ConfigError: the URL cannot be used, or its driver is not installed.
     """
     given = {"retries": retries, "pause": pause}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if urls.lock_kind(url) == "eager":
         return EagerLock(**chosen)
     # Only here, so that an eager lock needs no Redis client.
+    taker = drivers.load("machinery_compat.locks.redis:RedisLock", "redis")
     from machinery_compat.locks import redis
 
     settings = (config or Config()).redis_settings
     client = redis.client_of(url, settings.master_name, settings.sentinel_password, settings.cluster_enabled)
-    return redis.RedisLock(client, **chosen)
+    lock: RetryingLock = taker(client, **chosen)
+    return lock

@@ -11,7 +11,7 @@ from kombu.transport.base import Transport as BaseTransport
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.url import parse_url
 
-from machinery_compat import errors, urls
+from machinery_compat import drivers, errors, urls
 
 __all__ = ["FAILOVER_PREFIX", "TRANSPORTS", "Chosen", "Transport", "transport_for"]
 
@@ -25,6 +25,8 @@ TRANSPORTS = {
 }
 #: What Kombu gets to see of every URL that means the eager broker.
 EAGER_URL = "eager://"
+#: Kind of URL -> the extra that brings its driver.
+DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis"}
 #: Before the scheme of each of several broker URLs, so that Kombu goes from one to the next with
 #: the transports of this package.
 FAILOVER_PREFIX = "machinery-"
@@ -42,7 +44,7 @@ def transport_for(url: str) -> Chosen:
     """The transport of a Machinery broker URL.
 
     Raises:
-        ConfigError: none is known; the text lists those that are.
+        ConfigError: none is known, and the text lists those that are; or its driver is not installed.
     """
     url = url.removeprefix(FAILOVER_PREFIX)
     if url == "eager" or url.startswith("eager:"):
@@ -57,6 +59,8 @@ def transport_for(url: str) -> Chosen:
         kind = url.partition(":")[0]
     if kind not in TRANSPORTS:
         raise urls.unsupported("broker", url, sorted(TRANSPORTS))
+    # Here, since Kombu would say of a missing driver only that some module is not there.
+    drivers.load(TRANSPORTS[kind], DRIVERS[kind])
     # Kombu takes what stands before a plus sign for the name of a transport.
     return Chosen(TRANSPORTS[kind], url.removeprefix("redis+"), kind.startswith("amqp"))
 
@@ -65,8 +69,8 @@ def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:
     """What the transports whose drivers are installed raise."""
     found: list[type[BaseException]] = []
     for name in ("amqp", "redis"):
-        with contextlib.suppress(ImportError, errors.ConfigError):
-            found.extend(getattr(symbol_by_name(TRANSPORTS[name]), attribute))
+        with contextlib.suppress(errors.ConfigError):
+            found.extend(getattr(drivers.load(TRANSPORTS[name], name), attribute))
     return tuple(dict.fromkeys(found))
 
 
