@@ -269,6 +269,11 @@ def _merge_transport_options(sender: CeleryApp, **kwargs: Any) -> None:
     # The user's options go on top of ours instead of replacing them.
     conf = sender.conf
     ours = settings_of(sender.machinery.config, sender.machinery.border)["broker_transport_options"]
+    for name in ("broker_url", "broker_read_url", "broker_write_url", "result_backend"):
+        # Read from the environment where the settings have none.
+        url = conf.get(name)
+        if url and (told := urls.with_colon(url)) != url:
+            conf[name] = told
     conf.broker_transport_options = {**ours, **conf.broker_transport_options, OPTION: sender.machinery.border}
 
 

@@ -140,7 +140,9 @@ def json_text(value: Any, what: str) -> str:
     return str(text)
 
 
-def arg_of(value: Any, hint: str | None = None, keyword: str = "", strict: bool = False) -> Arg:
+def arg_of(
+    value: Any, hint: str | None = None, keyword: str = "", strict: bool = False, what: str = "an argument"
+) -> Arg:
     """The Arg of a Python value.
 
     Args:
@@ -148,6 +150,7 @@ def arg_of(value: Any, hint: str | None = None, keyword: str = "", strict: bool 
         hint: the Machinery type that the task's Python signature asks for.
         keyword: the name of the keyword argument that this is.
         strict: refuse what Machinery has no type for, instead of sending it as JSON text.
+        what: what the value is, for the error.
 
     Raises:
         EncodeError: the value is out of its type's range, or cannot be sent at all.
@@ -169,7 +172,7 @@ def arg_of(value: Any, hint: str | None = None, keyword: str = "", strict: bool 
             "convert it to a number, text, bytes or a list of one of these"
         )
     name = f"{JSON_MARK},{KEYWORD}{keyword}" if keyword else JSON_MARK
-    return Arg("string", json_text(value, "an argument"), name=name)
+    return Arg("string", json_text(value, what), name=name)
 
 
 def value_of(arg: Arg) -> tuple[str, Any]:
@@ -299,7 +302,8 @@ def from_signature(
         ArgumentError: an Arg does not convert; the text is Go's.
         DecodeError: the celery header is not the JSON object it should be.
     """
-    headers: dict[str, Any] = {}
+    # Without any, Celery would take what it does not know for the user's.
+    headers: dict[str, Any] = {"headers": {}}
     extra: Mapping[str, Any] = {}
     if signature.headers:
         headers, extra = _headers_of(signature.headers)
@@ -360,7 +364,7 @@ def _headers_of(headers: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str
     user, extra = celery_header.read(headers)
     plain = {name: value for name, value in user.items() if name not in celery_header.RESERVED}
     # A retry sends request.headers again.
-    plain["headers"] = user or None
+    plain["headers"] = user
     return plain, extra
 
 
@@ -380,4 +384,4 @@ def results_of(value: Any, returns: Iterable[str | None] | None = None) -> list[
     hints = list(returns or ())
     if len(hints) != len(values):
         hints = [None] * len(values)
-    return [arg_of(one, hint) for one, hint in zip(values, hints, strict=True)]
+    return [arg_of(one, hint, what="a result") for one, hint in zip(values, hints, strict=True)]

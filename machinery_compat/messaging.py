@@ -12,6 +12,7 @@ from kombu import Connection as KombuConnection
 from kombu import Exchange, Queue
 from kombu.pools import ProducerPool
 
+from machinery_compat import urls
 from machinery_compat.transport import FAILOVER_PREFIX, transport_for
 from machinery_compat.transport.base import SERIALIZER
 
@@ -43,8 +44,14 @@ class Connection(KombuConnection):  # type: ignore[misc]
         )
 
     def info(self) -> Any:
-        """What Kombu shows of a connection, the transport under the name that tools know."""
-        return {**super().info(), "transport": self.transport.driver_type}
+        """What Kombu shows of a connection, the transport under the name that tools know.
+
+        ``celery inspect stats`` shows it too, without the password; here the URLs hold it as well.
+        """
+        shown = {**super().info(), "transport": self.transport.driver_type}
+        shown["hostname"] = urls.redact(shown["hostname"] or "")
+        alternates = [urls.redact(url.removeprefix(FAILOVER_PREFIX)) for url in shown.get("alternates") or ()]
+        return {**shown, "alternates": alternates}
 
 
 class Queues(CeleryQueues):  # type: ignore[misc]

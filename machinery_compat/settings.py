@@ -6,6 +6,7 @@ import logging
 import ssl
 from typing import Any
 
+from machinery_compat import urls
 from machinery_compat.config import Config, TLSConfig
 from machinery_compat.transport.base import OPTION, Border
 
@@ -44,8 +45,8 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
         "beat_scheduler": "machinery_compat.beat:Scheduler",
     }
     if given:
-        settings["broker_url"] = config.broker_urls if len(config.broker_urls) > 1 else config.broker
-        settings["result_backend"] = config.result_backend
+        settings["broker_url"] = urls.with_colon(config.broker_urls if len(config.broker_urls) > 1 else config.broker)
+        settings["result_backend"] = urls.with_colon(config.result_backend)
     if config.tls_config is not None:
         is_amqp = config.broker.startswith("amqp")
         settings["broker_use_ssl"] = amqp_tls(config.tls_config) if is_amqp else redis_tls(config.tls_config)

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import overload
 from urllib.parse import unquote
 
 from machinery_compat import errors
@@ -25,6 +26,7 @@ __all__ = [
     "parse_redis_url",
     "redact",
     "unsupported",
+    "with_colon",
 ]
 
 #: The port of a Redis URL that names none. (Go has no default: there the port is mandatory in practice.)
@@ -43,6 +45,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SERVER = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]/?#@]*))(?::(?P<port>[0-9]{0,5}))?")
 _END_OF_SERVERS = re.compile(r"[/?#]")
 _END_OF_PATH = re.compile(r"[?#]")
+_ONLY_A_PASSWORD = re.compile(r"^((?:machinery\+)?redis(?:s|\+socket)?://)(?=[^:@/]+@)")
 
 #: The schemes of result backends, as Celery cuts them from a URL.
 BACKEND_SCHEMES = ("amqp", "amqps", "memcache", "redis", "rediss", "mongodb", "mongodb+srv", "https", "eager", "null")
@@ -252,6 +255,20 @@ def redact(url: str) -> str:
     if not separator:
         return url.rpartition("@")[2]
     return scheme + separator + _END_OF_SERVERS.split(rest.rpartition("@")[2], maxsplit=1)[0]
+
+
+@overload
+def with_colon(url: str) -> str: ...
+@overload
+def with_colon(url: list[str] | tuple[str, ...]) -> list[str]: ...
+def with_colon(url: str | list[str] | tuple[str, ...]) -> str | list[str]:
+    """Redis URLs in which a password without a user is written ``:password@``, as Celery and Kombu know it.
+
+    Machinery also has ``password@``, which they take for a user, and show.
+    """
+    if not isinstance(url, str):
+        return [with_colon(one) for one in url]
+    return ";".join(_ONLY_A_PASSWORD.sub(r"\1:", one) for one in url.split(";"))
 
 
 def _kind(url: str, table: tuple[tuple[str, str], ...], failure: str) -> str:

@@ -12,6 +12,7 @@ import machinery_compat
 from machinery_compat import Celery, Config, enable, errors
 from machinery_compat.config import AMQPConfig, RedisConfig, TLSConfig
 from machinery_compat.transport import transport_for
+from machinery_compat.urls import parse_redis_url
 from machinery_compat.workflow import fibonacci_next
 from tests.support.waiting import wait_for
 
@@ -158,3 +159,40 @@ def test_many_retries_stay_on_the_calendar() -> None:
     assert app.machinery.workflow.plan_retry(signature, ValueError("again")) is not None
     assert signature.eta_time is not None
     assert signature.eta_time.year < 2200
+
+
+WORD = "s3cr3tpw"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://{WORD}@127.0.0.1:1",
+        f"redis://:{WORD}@127.0.0.1:1",
+        f"redis://user:{WORD}@127.0.0.1:1/2",
+        f"rediss://{WORD}@127.0.0.1:1",
+        f"redis+socket://{WORD}@/tmp/none.sock:/1",
+        f"redis://{WORD}@127.0.0.1:1;redis://{WORD}@127.0.0.1:2",
+        f"amqp://user:{WORD}@127.0.0.1:1/v;amqp://user:{WORD}@127.0.0.1:2",
+    ],
+)
+@pytest.mark.parametrize("by_config", [True, False])
+def test_no_report_shows_a_password(url: str, by_config: bool) -> None:
+    backend = f"redis://{WORD}@127.0.0.1:1"
+    if by_config:
+        app = application(broker=url, result_backend=backend, multiple_broker_separator=";")
+    else:
+        app = Celery("secret", broker=url, backend=backend, set_as_current=False)
+
+    shown = app.bugreport() + app.conf.humanize(with_defaults=True) + repr(app.conf.table())
+    # What ``celery inspect stats`` tells.
+    connection = app.connection().info()
+    connection.pop("password")
+    assert WORD not in shown + str(connection)
+    assert WORD not in app.connection().as_uri() + repr(app.connection())
+
+
+def test_a_password_alone_is_still_the_password() -> None:
+    app = Celery("secret", broker=f"redis://{WORD}@127.0.0.1:1", set_as_current=False)
+    assert parse_redis_url(app.conf.broker_url).password == WORD
+    assert app.connection().hostname == app.conf.broker_url

@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from celery.app.task import Context
 from hypothesis import given
 from hypothesis import strategies as st
 
 from machinery_compat import Arg, Signature, canvas
-from machinery_compat.errors import ArgumentError, DecodeError
+from machinery_compat.errors import ArgumentError, DecodeError, EncodeError
 from tests.support import strategies
 
 HEADERS: dict[str, Any] = {"task": "add", "id": "task_1"}
@@ -90,3 +91,14 @@ def test_a_retry_keeps_the_headers_that_it_passes_on() -> None:
     again = canvas.to_signature(arguments, headers, properties, base=base)
 
     assert b'"Headers":{"a":[1,{"b":null}],"n":1.50,"t":"x"}' in again.encode()
+
+
+def test_a_task_without_headers_of_the_users_has_none() -> None:
+    for said in (None, {}, {"celery": '{"shadow":"x"}'}):
+        headers, _, _ = canvas.from_signature(Signature(name="add", uuid="task_1", headers=said), b"raw")
+        assert Context(headers).headers == {}
+
+
+def test_the_error_says_that_it_is_the_result() -> None:
+    with pytest.raises(EncodeError, match="a result: a object has no Machinery type"):
+        canvas.results_of(object())

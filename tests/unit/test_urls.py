@@ -290,3 +290,27 @@ def test_only_plain_redis_is_a_shared_lock(url: str, kind: str) -> None:
 )
 def test_a_redacted_url_shows_scheme_and_servers_only(url: str, shown: str) -> None:
     assert urls.redact(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://pw@h:1/2", "redis://:pw@h:1/2"),
+        ("rediss://pw@h", "rediss://:pw@h"),
+        ("machinery+redis://pw@h", "machinery+redis://:pw@h"),
+        ("redis+socket://pw@/tmp/s:/2", "redis+socket://:pw@/tmp/s:/2"),
+        ("redis://pw@h1:1,h2:2/3", "redis://:pw@h1:1,h2:2/3"),
+        ("redis://pw@a;redis://pw@b", "redis://:pw@a;redis://:pw@b"),
+        (["redis://pw@a", "redis://b"], ["redis://:pw@a", "redis://b"]),
+        ("redis://user:pw@h", "redis://user:pw@h"),
+        ("redis://:pw@h", "redis://:pw@h"),
+        ("redis://h:1", "redis://h:1"),
+        ("redis://h/1?x=a:b", "redis://h/1?x=a:b"),
+        ("amqp://user@h", "amqp://user@h"),
+        ("eager", "eager"),
+    ],
+)
+def test_a_password_alone_gets_its_colon(url: str | list[str], expected: str | list[str]) -> None:
+    assert urls.with_colon(url) == expected
+    if isinstance(url, str) and url.startswith("redis") and ";" not in url:
+        assert urls.parse_redis_url(url) == urls.parse_redis_url(urls.with_colon(url))
