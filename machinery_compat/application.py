@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from celery import Celery as CeleryApp
 from celery import Task as CeleryTask
-from celery.app.amqp import AMQP as CeleryAMQP
-from celery.app.amqp import Queues as CeleryQueues
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_retry, worker_process_init
-from kombu import Connection as KombuConnection
-from kombu import Exchange, Queue
+from kombu import Queue
 
 from machinery_compat import canvas, celery_header, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
+from machinery_compat.eager import Runner
+from machinery_compat.followers import as_canvas, is_celerys
 from machinery_compat.settings import settings_of
-from machinery_compat.transport import FAILOVER_PREFIX, transport_for
-from machinery_compat.transport.base import OPTION, SERIALIZER, Border
+from machinery_compat.transport.base import OPTION, Border
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 
 __all__ = ["Celery", "Task", "enable"]
-
-PREFIX = "machinery+"
 
 
 class Task(CeleryTask):  # type: ignore[misc]
@@ -52,140 +47,22 @@ class Task(CeleryTask):  # type: ignore[misc]
                 self.request.machinery_error = canvas.error_text(exc)
                 raise
             raise retry from exc
+        finally:
+            if getattr(self.request, "machinery", None) is not None:
+                self.app.machinery.eager.body_ended(self.request.id)
 
-
-class Connection(KombuConnection):  # type: ignore[misc]
-    """A connection whose transport is chosen by Machinery's URL rules."""
-
-    def __init__(self, hostname: Any = "localhost", *args: Any, transport: Any = None, **kwargs: Any) -> None:
-        if isinstance(hostname, str):
-            hostname = [url for url in hostname.split(";") if url]
-        found = [transport_for(url.removeprefix(PREFIX)) for url in hostname or ["localhost"]]
-        options = dict(kwargs.pop("transport_options", None) or {})
-        if found[0].confirms:
-            options.setdefault("confirm_publish", True)
-        addresses = [one.url for one in found]
-        if len(addresses) > 1:
-            # Going to the next one, Kombu looks at the scheme only, and knows another transport for it.
-            addresses = [f"{FAILOVER_PREFIX}{url}" for url in addresses]
-        super().__init__(
-            addresses if len(addresses) > 1 else addresses[0],
-            *args,
-            transport=transport or found[0].transport,
-            transport_options=options,
-            **kwargs,
-        )
-
-    def info(self) -> Any:
-        """What Kombu shows of a connection, the transport under the name that tools know.
-
-        ``celery inspect stats`` shows it too, without the password; here the URLs hold it as well.
-        """
-        shown = {**super().info(), "transport": self.transport.driver_type}
-        shown["hostname"] = urls.redact(shown["hostname"] or "")
-        alternates = [urls.redact(url.removeprefix(FAILOVER_PREFIX)) for url in shown.get("alternates") or ()]
-        return {**shown, "alternates": alternates}
-
-
-class DefaultQueue(Queue):  # type: ignore[misc]
-    """The default queue, which gets what that of a Go worker gets.
-
-    Where the exchange is not a direct one, Go binds it with the binding key, and yet sends what has
-    no RoutingKey to the queue's name.
-    """
-
-    attrs = (*Queue.attrs, ("binding_key", None))
-
-    def queue_bind(self, nowait: bool = False, channel: Any = None) -> Any:
-        if self.binding_key:
-            self.bind_to(self.exchange, self.binding_key, self.binding_arguments, channel=channel, nowait=nowait)
-        return super().queue_bind(nowait=nowait, channel=channel)
-
-
-class Queues(CeleryQueues):  # type: ignore[misc]
-    """Queues that are declared with the arguments of Machinery's configuration."""
-
-    declare_args: dict[str, Any] | None = None
-    binding_args: dict[str, Any] | None = None
-
-    def new_missing(self, name: str) -> Queue:
-        queue = super().new_missing(name)
-        queue.queue_arguments = {**(self.declare_args or {}), **(queue.queue_arguments or {})} or None
-        queue.binding_arguments = self.binding_args
-        return queue
-
-
-class AMQP(CeleryAMQP):  # type: ignore[misc]
-    """Celery's messaging with Machinery's connection, its one exchange and its queues."""
-
-    Connection = Connection
-    queues_cls = Queues
-
-    def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> Queues:
-        conf, settings = self.app.conf, self.app.machinery.config.amqp_settings
-        if not queues and conf.task_default_queue:
-            direct = conf.task_default_exchange_type == "direct"
-            queues = (
-                DefaultQueue(
-                    conf.task_default_queue,
-                    exchange=self.default_exchange,
-                    binding_key=settings.binding_key if self._is_amqp() and not direct else None,
-                    routing_key=self._default_routing_key(),
-                    queue_arguments=settings.queue_declare_args,
-                    binding_arguments=settings.queue_binding_args,
-                ),
+    def replace(self, sig: Any) -> Any:
+        """Celery's replace: what follows this task follows the one in its place."""
+        raw = getattr(self.request, "machinery", None)
+        signature = Signature.decode(raw) if raw else None
+        if signature is not None and any(map(is_celerys, signature.on_success or ())):
+            native = [one for one in signature.on_success or () if is_celerys(one)]
+            signature.on_success = [one for one in signature.on_success or () if not is_celerys(one)]
+            self.request.update(
+                callbacks=[*(self.request.callbacks or ()), *map(as_canvas, native)],
+                machinery=signature.encode(),
             )
-        made: Queues = super().Queues(queues, *args, **kwargs)
-        made.declare_args, made.binding_args = settings.queue_declare_args, settings.queue_binding_args
-        return made
-
-    def _is_amqp(self) -> bool:
-        broker = self.app.conf.broker_write_url or "amqp://"
-        first = broker if isinstance(broker, str) else broker[0]
-        return bool(first.removeprefix(PREFIX).startswith("amqp")) or "://" not in first
-
-    def _default_routing_key(self) -> str:
-        """What Go fills in for an empty RoutingKey: the binding key on a direct exchange, else the queue."""
-        conf = self.app.conf
-        if conf.first("task_default_routing_key"):
-            return str(conf.task_default_routing_key)
-        if self._is_amqp() and conf.task_default_exchange_type == "direct":
-            return str(self.app.machinery.config.amqp_settings.binding_key)
-        return str(conf.task_default_queue)
-
-    @cached_property
-    def send_task_message(self) -> Callable[..., Any]:
-        """Celery's sender, with the channel in the place of a serializer and of compression."""
-        send = self._create_task_sender()
-        # A list on Redis needs no declaration; Kombu would copy the queue for each message to learn that.
-        undeclared = not self._is_amqp()
-
-        def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            options.update(serializer=SERIALIZER, compression=None)
-            if undeclared:
-                options.setdefault("declare", ())
-            return send(producer, name, message, **options)
-
-        return send_task_message
-
-    def as_task_v2(self, *args: Any, **options: Any) -> Any:
-        """Celery's message, where the texts that stand for the arguments are the user's or empty.
-
-        The receiving worker makes its own; only those that the user has chosen travel.
-        """
-        chosen = {name: options[name] or "" for name in ("argsrepr", "kwargsrepr") if name in options}
-        if not self.app.conf.task_send_sent_event:
-            options.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
-        message = super().as_task_v2(*args, **options)
-        message.headers.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
-        if not str(self.app.conf.result_backend).startswith("rpc"):
-            # Who asks is of use to results by message only.
-            message.properties["reply_to"] = ""
-        return message
-
-    def autoexchange(self, name: str) -> Exchange:
-        """The exchange of a queue that nobody has declared: Machinery has one for all."""
-        return self.default_exchange
+        return super().replace(sig)
 
 
 class AppBorder(Border):
@@ -232,6 +109,14 @@ class AppBorder(Border):
             return None
         return self.app.amqp.queues[routing_key]
 
+    def routing_key_of(self, step: Mapping[str, Any]) -> str:
+        amqp = self.app.amqp
+        options = {name: value for name, value in step["options"].items() if name == "queue" and value}
+        queue = amqp.router.route(options, step["task"], step["args"], step["kwargs"]).get("queue")
+        if queue is None or queue == amqp.default_queue:
+            return ""
+        return str(queue.routing_key)
+
     def route(self, exchange: str, routing_key: str) -> tuple[str, str]:
         # Celery sends to a queue by its name, through the exchange that has none.
         if exchange:
@@ -243,14 +128,18 @@ class AppBorder(Border):
         for hook in self.app.machinery.pre_publish:
             hook(signature)
 
-    @contextmanager
-    def states_written(self) -> Iterator[None]:
+    def states_written(self) -> AbstractContextManager[None]:
         """While this lasts, this thread sends tasks whose PENDING states are there already."""
-        self._sending.states_written = True
+        return self._states_written(True)
+
+    @contextmanager
+    def _states_written(self, written: bool) -> Iterator[None]:
+        before = getattr(self._sending, "states_written", False)
+        self._sending.states_written = written
         try:
             yield
         finally:
-            self._sending.states_written = False
+            self._sending.states_written = before
 
     def before_publish(self, signature: Signature, server: str, command: Any = None) -> None:
         if getattr(self._sending, "states_written", False):
@@ -258,6 +147,10 @@ class AppBorder(Border):
         backend = self.app.backend
         if isinstance(backend, Backend) and not _ignores_result(signature):
             backend.store_pending(signature, server, command)
+
+    def run(self, body: bytes) -> None:
+        with self._states_written(False):
+            self.app.machinery.eager.run(body)
 
     def received(self, signatures: Sequence[Signature]) -> None:
         backend = self.app.backend
@@ -286,6 +179,8 @@ class Machinery:
         generation: how often it has been replaced.
         border: what the channels ask.
         workflow: what follows a task's end.
+        eager: runs tasks in this process.
+        documents: what the eager result backend keeps, under a lock.
         pre_publish: called with each Signature before it is sent.
         periodic: the periodic workflows of each Server.
         beat: whether celery beat sends them.
@@ -297,6 +192,9 @@ class Machinery:
         self.generation = 0
         self.border = AppBorder(app)
         self.workflow = Workflow(app)
+        self.eager = Runner(app)
+        self.documents: dict[str, bytes] = {}
+        self.documents_lock = threading.RLock()
         self.pre_publish: list[Any] = []
         self.periodic: list[Any] = []
         self.beat = False
@@ -357,7 +255,7 @@ def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
         )
     given, config = config is not None, config or Config()
     app.machinery = Machinery(app, config)
-    app.amqp_cls = f"{__name__}:AMQP"
+    app.amqp_cls = "machinery_compat.messaging:AMQP"
     app.task_cls = f"{__name__}:Task"
     app.loader.override_backends = {
         **app.loader.override_backends,

@@ -302,19 +302,15 @@ def from_signature(
         ArgumentError: an Arg does not convert; the text is Go's.
         DecodeError: the celery header is not the JSON object it should be.
     """
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    for arg in signature.args or ():
-        keyword, value = value_of(arg)
-        if keyword:
-            kwargs[keyword] = value
-        else:
-            args.append(value)
     # Without any, Celery would take what it does not know for the user's.
     headers: dict[str, Any] = {"headers": {}}
     extra: Mapping[str, Any] = {}
     if signature.headers:
         headers, extra = _headers_of(signature.headers)
+    given, own = signature.args or (), extra.get("own")
+    args, kwargs = arguments(given, own)
+    if own is not None and not extra.get("alone"):
+        args.insert(0, _passed_on(given, own))
     uuid = signature.uuid
     headers.update(PROTOCOL_DEFAULTS)
     headers.update(
@@ -336,6 +332,27 @@ def from_signature(
             headers[name] = value
     properties = {"correlation_id": uuid, "reply_to": extra.get("reply_to"), "priority": signature.priority}
     return headers, properties, (args, kwargs, {name: extra.get(name) for name in EMBED})
+
+
+def arguments(given: Sequence[Arg], own: int | None) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a task; of a Celery follower's, what was passed on to it comes first."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for arg in given[:own]:
+        keyword, value = value_of(arg)
+        if keyword:
+            kwargs[keyword] = value
+        else:
+            args.append(value)
+    return args, kwargs
+
+
+def _passed_on(given: Sequence[Arg], own: int) -> Any:
+    """What a task has returned, of the results that were appended to its follower's arguments."""
+    values = [value_of(arg)[1] for arg in given[own:]]
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else values
 
 
 def _repr(value: Any) -> str:

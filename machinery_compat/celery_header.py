@@ -118,6 +118,9 @@ _MEMBERS: dict[str, Callable[[Any], bool]] = {
     "chain": _are_canvas,
     "chord": _is_canvas,
     "headers": _is_mapping,
+    # How many Args are the task's own, and whether it gets no more than these.
+    "own": _is_count,
+    "alone": lambda value: type(value) is bool,
 }
 
 

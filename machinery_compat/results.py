@@ -56,6 +56,7 @@ class AsyncResult:
 
         Raises:
             TaskError: the task failed.
+            BackendError: the result backend keeps no results (null).
         """
         return self.wait_until(None, sleep)
 
@@ -74,6 +75,8 @@ class AsyncResult:
 
     def wait_until(self, deadline: float | None, sleep: float | timedelta) -> list[Any]:
         """As :meth:`get_with_timeout`, with the end of the wait in ``time.monotonic`` seconds."""
+        if deadline is None:
+            self.backend.check_waitable(self.signature.uuid)
         while True:
             if deadline is not None and time.monotonic() >= deadline:
                 raise errors.ResultTimeout("Timeout reached")

@@ -62,9 +62,14 @@ class Worker:
         self._controller: Any = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
+        self._quit = threading.Event()
         self._failure: BaseException | None = None
 
     # -- running
+
+    @property
+    def _is_eager(self) -> bool:
+        return bool(self.server.app.amqp.is_eager())
 
     def launch(self) -> None:
         """Runs until a signal ends it: the first one lets running tasks finish; mirrors Go's Launch.
@@ -74,6 +79,8 @@ class Worker:
         """
         kind = self.server.app.WorkController if self.server.config.no_unix_signals else self.server.app.Worker
         self._run(kind)
+        if self._is_eager:
+            return
         # Celery ends with a failure's code after SIGINT too, which is as good an end as SIGTERM here.
         asked = state.should_stop is not None and state.should_terminate is None
         if self._controller.exitcode and not asked:
@@ -108,6 +115,7 @@ class Worker:
                 self._ready.set()
 
         self._ready.clear()
+        self._quit.clear()
         self._failure = None
         self._thread = threading.Thread(target=run, name=f"machinery-worker-{self.consumer_tag}", daemon=True)
         self._thread.start()
@@ -120,6 +128,17 @@ class Worker:
 
     def quit(self) -> None:
         """Ends the worker when its running tasks are done; mirrors Go's Quit."""
+        self._quit.set()
+        if not self._is_eager:
+            self._ask_to_stop()
+        try:
+            if self._thread is not None and self._thread is not threading.current_thread():
+                self._thread.join(QUIT_TIMEOUT)
+        finally:
+            if not self._is_eager and self._thread is not None and not self._thread.is_alive():
+                state.should_stop = None
+
+    def _ask_to_stop(self) -> None:
         hub = getattr(getattr(self._controller, "consumer", None), "hub", None)
         # Celery keeps this wish once for the whole process: other workers there must not see it.
         alone = _running <= {self}
@@ -127,17 +146,16 @@ class Worker:
             state.should_stop = 0
         else:
             hub.call_soon(_shut_down)
-        try:
-            if self._thread is not None and self._thread is not threading.current_thread():
-                self._thread.join(QUIT_TIMEOUT)
-        finally:
-            if self._thread is not None and not self._thread.is_alive():
-                state.should_stop = None
 
     def _run(self, kind: Any) -> None:
         receivers = self._connect()
         self.server.app.set_current()
         try:
+            if self._is_eager:
+                # Tasks run where they are sent; a worker there is no more than its handlers.
+                self._ready.set()
+                self._quit.wait()
+                return
             with _building:
                 # Celery would let all workers of a process share one event loop, a closed one too.
                 set_event_loop(None)

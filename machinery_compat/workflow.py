@@ -34,6 +34,8 @@ __all__ = ["Workflow", "fibonacci_next"]
 
 logger = logging.getLogger("machinery_compat.workflow")
 
+#: The longest time between two retries, in seconds: a century.
+LONGEST_RETRY = 100 * 365 * 86_400
 #: How many tasks of a group go to the broker at once.
 GROUP_BATCH = 500
 
@@ -207,7 +209,8 @@ class Workflow:
         elif signature.retry_count > 0:
             signature.retry_count -= 1
             signature.retry_timeout = fibonacci_next(signature.retry_timeout)
-            delay = timedelta(seconds=signature.retry_timeout)
+            # Fibonacci's numbers soon pass the year 9999, up to which a time can be written.
+            delay = timedelta(seconds=min(signature.retry_timeout, LONGEST_RETRY))
         else:
             return None
         signature.set_eta(datetime.now(timezone.utc) + delay)

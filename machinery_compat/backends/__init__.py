@@ -11,6 +11,8 @@ __all__ = ["BACKENDS", "backend_for"]
 
 #: Kind of URL -> the class, loaded when it is needed so that its driver may be missing.
 BACKENDS = {
+    "eager": "machinery_compat.backends.eager:EagerBackend",
+    "null": "machinery_compat.backends.null:NullBackend",
     "redis": "machinery_compat.backends.redis:RedisBackend",
 }
 
@@ -24,7 +26,8 @@ def backend_for(app: Any, url: str | None = None, **kwargs: Any) -> Any:
     """
     if not hasattr(app, "machinery"):
         raise errors.ConfigError(NOT_ENABLED)
-    url = url or ""
+    # Celery passes no URL on where there is no "://".
+    url = url or str(app.backend_cls or app.conf.result_backend or "")
     if url.startswith("socket://"):
         # Celery cuts "redis+socket://" at the plus sign.
         url = f"redis+{url}"

@@ -21,6 +21,7 @@ from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors
 from machinery_compat.backends.store import STATES, Store
+from machinery_compat.followers import is_celerys
 from machinery_compat.wire import (
     FAILURE,
     PENDING,
@@ -121,6 +122,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def fail_unrunnable(self, signature: Signature, error: str) -> None:
         """Fails a task that cannot be started at all; Go does so when its arguments do not convert."""
         self._update_states([TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)])
+        self._fail_followers(signature, errors.TaskError(error), None)
         self.app.machinery.workflow.failed(signature, error)
 
     def _store_result(
@@ -139,7 +141,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         document = TaskState(task_uuid=task_id, state=state)
         if state == SUCCESS:
             document.results = list(self._results(result, request))
-            children = self.current_task_children(request)
+            children = [*(self.current_task_children(request) or ()), *_followers_of(request)]
             if children:
                 document.celery = kombu_json.dumps({"children": children})
         elif state in self.EXCEPTION_STATES:
@@ -203,8 +205,16 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         super().mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
         signature = _signature_of(request)
         if signature is not None:
+            self._fail_followers(signature, exc, traceback)
             text = getattr(request, "machinery_error", None) or canvas.error_text(exc)
             self.app.machinery.workflow.failed(signature, text)
+
+    def _fail_followers(self, signature: Signature, exc: Any, traceback: Any) -> None:
+        """Fails what a Celery chain has after a failed step, as Celery does: somebody may wait for it."""
+        for follower in signature.on_success or ():
+            if is_celerys(follower):
+                self.store_result(follower.uuid, exc, FAILURE, traceback=traceback)
+                self._fail_followers(follower, exc, traceback)
 
     def mark_as_retry(
         self,
@@ -279,6 +289,8 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         on_interval: Any = None,
     ) -> dict[str, Any]:
         self._ensure_not_eager()
+        if timeout is None:
+            self.check_waitable(task_id)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = FIRST_PAUSE
         while True:
@@ -306,6 +318,8 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     ) -> Any:
         """Yields ``(task_id, meta)`` as tasks end; one round trip looks at all that are left."""
         waiting = dict.fromkeys(task_ids)
+        if timeout is None and waiting:
+            self.check_waitable(next(iter(waiting)))
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = FIRST_PAUSE
         while waiting:
@@ -360,6 +374,14 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
 def _signature_of(request: Any) -> Signature | None:
     raw = getattr(request, "machinery", None)
     return Signature.decode(raw) if raw else None
+
+
+def _followers_of(request: Any) -> list[Any]:
+    """The followers of a task, in the form in which Celery keeps a task's children."""
+    signature = _signature_of(request)
+    if signature is None or not signature.on_success:
+        return []
+    return [[[follower.uuid, None], None] for follower in signature.on_success if is_celerys(follower)]
 
 
 def _error_of(described: Any) -> str:

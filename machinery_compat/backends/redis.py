@@ -136,7 +136,7 @@ class RedisBackend(Backend):
         with _Mutex(self.client):
             meta = self.group_meta(uuid)
             if meta is None:
-                raise errors.BackendError(f"group {uuid} is not in the result backend, or has expired")
+                raise self.group_missing(uuid)
             if meta.chord_triggered:
                 return False
             meta.chord_triggered = True

@@ -51,6 +51,13 @@ class Store:
         """The state documents of several tasks, in their order; None where there is none."""
         raise NotImplementedError
 
+    def check_waitable(self, uuid: str) -> None:
+        """Refuses a wait without a timeout for what can never come.
+
+        Raises:
+            BackendError: this backend keeps no results.
+        """
+
     def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         """Writes a state document over whatever is there."""
         raise NotImplementedError
@@ -98,10 +105,18 @@ class Store:
         """
         meta = self.group_meta(uuid)
         if meta is None:
-            raise errors.BackendError(f"group {uuid} is not in the result backend, or has expired")
+            raise self.group_missing(uuid)
         uuids = meta.task_uuids or []
         states = self.task_states(uuids) if uuids else []
         missing = [member for member, state in zip(uuids, states, strict=True) if state is None]
         if missing:
-            raise errors.BackendError(f"group {uuid}: the state of {missing[0]} is missing or has expired")
+            raise self.member_missing(uuid, missing[0])
         return [state for state in states if state is not None]
+
+    def group_missing(self, uuid: str) -> errors.BackendError:
+        """The error for a group without a document."""
+        return errors.BackendError(f"group {uuid} is not in the result backend, or has expired")
+
+    def member_missing(self, uuid: str, member: str) -> errors.BackendError:
+        """The error for a member of a group without a state."""
+        return errors.BackendError(f"group {uuid}: the state of {member} is missing or has expired")

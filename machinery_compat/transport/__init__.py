@@ -19,9 +19,12 @@ __all__ = ["FAILOVER_PREFIX", "TRANSPORTS", "Chosen", "Transport", "transport_fo
 TRANSPORTS = {
     "amqp": "machinery_compat.transport.amqp:Transport",
     "amqps": "machinery_compat.transport.amqp:SSLTransport",
+    "eager": "machinery_compat.transport.memory:Transport",
     "redis": "machinery_compat.transport.redis:Transport",
     "rediss": "machinery_compat.transport.redis:TLSTransport",
 }
+#: What Kombu gets to see of every URL that means the eager broker.
+EAGER_URL = "eager://"
 #: Kind of URL -> the extra that brings its driver.
 DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis"}
 #: Before the scheme of each of several broker URLs, so that Kombu goes from one to the next with
@@ -44,6 +47,8 @@ def transport_for(url: str) -> Chosen:
         ConfigError: none is known, and the text lists those that are; or its driver is not installed.
     """
     url = url.removeprefix(FAILOVER_PREFIX)
+    if url == "eager" or url.startswith("eager:"):
+        return Chosen(TRANSPORTS["eager"], EAGER_URL, False)
     if "://" not in url:
         # A bare host name, as Kombu itself passes on what it has parsed.
         return Chosen(TRANSPORTS["amqp"], url, True)
@@ -89,4 +94,5 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
 
 TRANSPORT_ALIASES["machinery"] = f"{__name__}:Transport"
+TRANSPORT_ALIASES["eager"] = TRANSPORTS["eager"]
 TRANSPORT_ALIASES.update({f"{FAILOVER_PREFIX}{kind}": transport for kind, transport in TRANSPORTS.items()})

@@ -16,7 +16,7 @@ from celery.exceptions import InvalidTaskError
 from kombu.serialization import register
 from kombu.utils import json as kombu_json
 
-from machinery_compat import canvas, errors
+from machinery_compat import canvas, errors, followers
 from machinery_compat.wire import Signature
 
 __all__ = ["CONTENT_TYPE", "OPTION", "SERIALIZER", "Border", "dead_letter"]
@@ -76,6 +76,10 @@ class Border:
     def publishing(self, signature: Signature) -> None:
         """Called with a complete Signature before it is encoded; the user's hooks may still change it."""
 
+    def routing_key_of(self, step: Mapping[str, Any]) -> str:
+        """The RoutingKey of a step of a Celery canvas; empty for the default queue."""
+        return ""
+
     def before_publish(self, signature: Signature, server: str, command: Command | None = None) -> None:
         """Called before a Signature is sent; writes its PENDING state.
 
@@ -88,6 +92,10 @@ class Border:
 
     def received(self, signatures: Sequence[Signature]) -> None:
         """Called once for the Signatures that arrived together, before they are delivered."""
+
+    def run(self, body: bytes) -> None:
+        """Runs the task in a Signature's JSON in this process, and what follows it; the eager broker's delivery."""
+        raise errors.ConfigError(NOT_ENABLED)
 
     def __repr__(self) -> str:
         # Kombu shares connections whose options have the same repr: two applications must differ.
@@ -127,10 +135,7 @@ class TaskPayload:
     def payload(self) -> Any:
         """The body; Celery's consumer learns here that the arguments do not convert."""
         if self.argument_error is not None:
-            text = str(self.argument_error)
-            if isinstance(self.argument_error, errors.ArgumentError):
-                text = f"Reflect task args error: {text}"
-            raise InvalidTaskError(text)
+            raise InvalidTaskError(failure_text(self.argument_error))
         return super().payload  # type: ignore[misc]
 
     def bury(self, reason: str) -> None:
@@ -225,15 +230,24 @@ def signature_to_send(
         raise errors.ConfigError(NOT_ENABLED)
     if content_type != CONTENT_TYPE:
         body = _deserialized(body, content_type)
-    return canvas.to_signature(
+    again = current_signature(headers["id"])
+    native = None
+    if again is None and body[2]:
+        native = followers.natively(body[2], headers, border.parameters, border.routing_key_of)
+    if native is not None:
+        body = (*body[:2], {})
+    signature = canvas.to_signature(
         body,
         headers,
         properties or {},
         priority=priority or 0,
         parameters=border.parameters(headers["task"]),
-        base=current_signature(headers["id"]),
+        base=again,
         strict=border.strict,
     )
+    if native is not None:
+        signature.on_success, signature.immutable = list(native[0]), native[1]
+    return signature
 
 
 def _deserialized(body: Any, content_type: str | None) -> Any:
@@ -253,6 +267,11 @@ def current_signature(uuid: str | None = None) -> Signature | None:
     if raw is None or (uuid is not None and task.request.id != uuid):
         return None
     return Signature.decode(raw)
+
+
+def failure_text(exc: errors.DecodeError) -> str:
+    """The error of a task that cannot be started; Go's where Go has one."""
+    return f"Reflect task args error: {exc}" if isinstance(exc, errors.ArgumentError) else str(exc)
 
 
 def shown(body: bytes) -> str:

@@ -11,11 +11,14 @@ from celery import Task, chain, chord, group
 import machinery_compat
 
 
-def make(kind: str, url: str) -> Any:
-    """An application with the tasks that the shapes are made of."""
+def make(kind: str, url: str, registers: bool = True) -> Any:
+    """An application with the tasks that the shapes are made of, or without any."""
     maker = {"plain": celery.Celery, "ours": machinery_compat.Celery}[kind]
     app = maker("canvas", broker=url, backend=url, set_as_current=False)
     app.conf.update(result_chord_join_timeout=20, task_default_queue="canvas")
+
+    if not registers:
+        return app
 
     def task(function: Any, **options: Any) -> Any:
         return app.task(name=f"canvas.{function.__name__}", shared=False, **options)(function)
@@ -56,8 +59,11 @@ def make(kind: str, url: str) -> Any:
         self.add_to_chord(add.s(x, 100))
         return x
 
+    def stamped(self: Task) -> Any:
+        return self.request.stamps
+
     add, mul, xsum, echo, same, nothing, fail = map(task, (add, mul, xsum, echo, same, nothing, fail))
-    for bound in (spread, swap, again, grow):
+    for bound in (spread, swap, again, grow, stamped):
         task(bound, bind=True)
     return app
 

@@ -39,6 +39,8 @@ def apps(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) ->
         found[kind] = make(kind, url)
     for worker in workers:
         wait_for(lambda worker=worker: " ready." in worker.log.read_text(), 40, worker.tail)
+    # A sender that knows the tasks by name only, as it knows Go's: its chains go as nested Signatures.
+    found["by name"] = make("ours", redis_server.url(DATABASES["ours"]), registers=False)
     yield found
     for worker in workers:
         print(worker.tail())
@@ -48,10 +50,7 @@ def apps(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) ->
 def outcome(app: Any, shape: Any) -> Any:
     """What a shape gives: its value, or its error's type and text."""
 
-    def signature_of(name: str) -> Any:
-        return app.tasks[f"canvas.{name}"]
-
-    canvas: Signature = shape(signature_of)
+    canvas: Signature = shape(lambda name: Named(app, f"canvas.{name}"))
     result = canvas.apply_async()
     try:
         return as_json(result.get(timeout=30))
@@ -59,11 +58,32 @@ def outcome(app: Any, shape: Any) -> Any:
         return [type(exc).__name__, str(exc).split(" raised ")[-1]]
 
 
+class Named:
+    """A task by its name, which the application need not have."""
+
+    def __init__(self, app: Any, name: str) -> None:
+        self.app, self.name = app, name
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        return self.app.signature(self.name, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        return self.app.signature(self.name, args, kwargs, immutable=True)
+
+    def __getattr__(self, of_the_task: str) -> Any:
+        return getattr(self.app.tasks[self.name], of_the_task)
+
+
 def as_json(value: Any) -> Any:
     """Tuples as the lists that plain Celery's JSON makes of them."""
     if isinstance(value, (list, tuple)):
         return [as_json(one) for one in value]
     return {name: as_json(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name not in ("chunks", "map", "starmap")])
+def test_a_shape_sent_by_name_gives_the_same(apps: dict[str, Any], name: str) -> None:
+    assert outcome(apps["by name"], SHAPES[name]) == outcome(apps["plain"], SHAPES[name])
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -82,18 +102,36 @@ def test_add_to_chord_is_refused(apps: dict[str, Any]) -> None:
 
 def test_links_and_their_children(apps: dict[str, Any]) -> None:
     found = {}
-    for kind, app in apps.items():
-        tasks = app.tasks
+    for kind in DATABASES:
+        tasks = apps[kind].tasks
         result = tasks["canvas.add"].apply_async((2, 2), link=tasks["canvas.mul"].s(10))
         result.get(timeout=20)
         found[kind] = [value for _, value in result.collect(timeout=20)]
     assert found["ours"] == found["plain"] == [4, 40]
 
 
+def test_an_error_callback(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        tasks = apps[kind].tasks
+        errback = tasks["canvas.same"].s()
+        errback.freeze()
+
+        failed = tasks["canvas.fail"].apply_async(link_error=errback)
+
+        assert apps[kind].AsyncResult(errback.id).get(timeout=20) == failed.id, kind
+
+
+def test_stamps_and_options(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        stamped = apps[kind].tasks["canvas.stamped"].s()
+        stamped.stamp(batch="b1")
+        assert stamped.apply_async().get(timeout=20) == {"batch": "b1"}, kind
+
+
 def test_parents(apps: dict[str, Any]) -> None:
     found = {}
-    for kind, app in apps.items():
-        add = app.tasks["canvas.add"]
+    for kind in DATABASES:
+        add = apps[kind].tasks["canvas.add"]
         result = (add.s(1, 1) | add.s(2) | add.s(3)).apply_async()
         found[kind] = [result.get(timeout=20), result.parent.get(timeout=20), result.parent.parent.get(timeout=20)]
     assert found["ours"] == found["plain"] == [7, 4, 2]

@@ -73,6 +73,27 @@ def test_a_lock_with_another_value_is_held(lock: RedisLock, client: Redis, held:
     assert client.get(KEY) == held.encode()
 
 
+@pytest.mark.parametrize("expiry", [None, 30_000])
+def test_a_lock_that_would_outlive_its_time_is_made_to_expire_just_before(
+    lock: RedisLock, client: Redis, expiry: int | None
+) -> None:
+    until = time.time_ns() + 5 * SECOND
+    client.set(KEY, until, px=expiry)
+    with pytest.raises(LockError):
+        lock.lock(KEY, until)
+    assert client.get(KEY) == b"%d" % until
+    left = (until - time.time_ns()) / MS
+    assert left - 30 < client.pttl(KEY) < left
+
+
+def test_a_lock_that_goes_before_its_time_is_left_alone(lock: RedisLock, client: Redis) -> None:
+    until = time.time_ns() + 5 * SECOND
+    client.set(KEY, until, px=1000)
+    with pytest.raises(LockError):
+        lock.lock(KEY, until)
+    assert 0 < client.pttl(KEY) <= 1000
+
+
 def test_nanoseconds_count(lock: RedisLock, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now)

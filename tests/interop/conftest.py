@@ -14,8 +14,9 @@ import pytest
 from machinery_compat import Config, Server
 from machinery_compat.config import AMQPConfig
 from tests.conftest import GoClientFactory, GoWorkerFactory, Names
-from tests.support.golang import AMQP_FLAVORS, REDIS_FLAVORS, Execution, GoClient, GoWorker, read_journal
+from tests.support.golang import AMQP_FLAVORS, REDIS_FLAVORS, GoClient, GoWorker
 from tests.support.python_worker import PythonWorker
+from tests.support.workers import Execution, read_journal
 
 FLAVORS = [
     *(pytest.param(flavor, marks=pytest.mark.redis) for flavor in REDIS_FLAVORS),

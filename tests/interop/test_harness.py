@@ -9,9 +9,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from tests.conftest import GoClientFactory, GoWorkerFactory, Names
-from tests.support.golang import AMQP_FLAVORS, REDIS_FLAVORS, Execution, GoClient, GoWorker, arg, signature
+from tests.support.golang import AMQP_FLAVORS, REDIS_FLAVORS, GoClient, GoWorker, arg, signature
 from tests.support.services import RabbitServer
 from tests.support.waiting import wait_for
+from tests.support.workers import Execution
 
 pytestmark = pytest.mark.go
 

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from tests.support.processes import Process, Unavailable
-from tests.support.waiting import wait_for
+from tests.support.workers import Worker
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +36,6 @@ CACHE = ROOT / ".cache" / "go-bin"
 OLDEST_GO = (1, 22)
 # A first build compiles both versions of Machinery with all that they import.
 BUILD_SECONDS = 900.0
-START_SECONDS = 20.0
 REQUEST_SECONDS = 15.0
 # No other toolchain is fetched, and the checkout need not be a repository.
 GO_ENVIRONMENT = {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
@@ -163,23 +162,7 @@ class Connection:
         return [f"-{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
 
 
-@dataclass(frozen=True)
-class Execution:
-    """One line of a journal: a task was run, by a worker of this language."""
-
-    uuid: str
-    name: str
-    language: str
-
-
-def read_journal(path: Path) -> list[Execution]:
-    """The executions in the order in which they began."""
-    if not path.exists():
-        return []
-    return [Execution(*line.split(" ")) for line in path.read_text().splitlines()]
-
-
-class GoWorker:
+class GoWorker(Worker):
     """A Go Machinery worker; with a *journal* of another worker both write the same one."""
 
     def __init__(self, directory: Path, journal: Path | None = None, **connection: Any) -> None:
@@ -191,39 +174,8 @@ class GoWorker:
         command: list[str | Path] = [binary, *self.connection.flags(), f"-journal={self.journal}"]
         self.process = Process(command, self.log)
 
-    def wait_ready(self, timeout: float = START_SECONDS) -> Self:
-        """Return once the worker consumes."""
-
-        def ready() -> bool:
-            return "ready" in self.log.read_text(errors="replace").splitlines()
-
-        wait_for(lambda: ready() or not self.process.running(), timeout, lambda: f"not ready\n{self.process.tail()}")
-        if not self.process.running():
-            raise AssertionError(f"the Go worker ended at its start\n{self.process.tail()}")
-        return self
-
-    def executions(self) -> list[Execution]:
-        return read_journal(self.journal)
-
-    def stop(self, timeout: float = 15.0) -> int:
-        """End gracefully; returns the exit status."""
-        return self.process.stop(timeout)
-
-    def kill(self) -> None:
-        """Crash."""
-        self.process.kill()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.wait_ready()
-        except BaseException:
-            self.kill()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def is_ready(self) -> bool:
+        return "ready" in self.text().splitlines()
 
 
 class GoError(AssertionError):

@@ -9,9 +9,7 @@ import os
 import sys
 
 from machinery_compat import Config, Server, new_signature
-
-SPEC = "@every 1s"
-NAME = "heartbeat"
+from tests.support.ticks import NAME, SPEC
 
 server = Server(Config.from_env(), program_name=os.environ.get("PROGRAM"))
 server.register_task("beat", lambda: os.getppid())

@@ -6,21 +6,14 @@ import os
 import sys
 import uuid
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
-from tests.support.golang import Execution, read_journal
 from tests.support.processes import Process
-from tests.support.waiting import wait_for
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from tests.support.workers import Worker
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 40.0
 
 
-class PythonWorker:
+class PythonWorker(Worker):
     """One ``celery worker`` process (with its pool), its log and its journal."""
 
     def __init__(
@@ -74,37 +67,5 @@ class PythonWorker:
         ]
         self.process = Process(command, self.log, {**os.environ, **environment})
 
-    def wait_ready(self, timeout: float = START_SECONDS) -> Self:
-        """Return once the worker consumes."""
-        wait_for(
-            lambda: " ready." in self.text() or not self.process.running(),
-            timeout,
-            lambda: f"not ready\n{self.process.tail()}",
-        )
-        if not self.process.running():
-            raise AssertionError(f"the Python worker ended at its start\n{self.process.tail()}")
-        return self
-
-    def text(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def executions(self) -> list[Execution]:
-        return read_journal(self.journal)
-
-    def stop(self, timeout: float = 20.0) -> int:
-        return self.process.stop(timeout)
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.wait_ready()
-        except BaseException:
-            self.kill()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def is_ready(self) -> bool:
+        return " ready." in self.text()

@@ -178,6 +178,17 @@ task(who, name="who")
 task(add, name="add")
 task(multiply, name="multiply")
 task(echo, name="mixed")
+
+
+@shared_task(name="py_again", bind=True)
+def again(self: Any, x: int, y: int) -> int:
+    """Celery's own retry, twice."""
+    journal()
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.1, max_retries=3)
+    return x + y + self.request.retries
+
+
 # Tasks that hop: each language's worker counts in the same counter.
 task(fail_times, name="fail_times")
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from datetime import datetime
 from typing import Any
 
 from machinery_compat import redis_client
-from machinery_compat.wire.gotime import time_ns, to_datetime
+from machinery_compat.wire.gotime import time_ns
 from tests.support.waiting import wait_for
 
-__all__ = ["Ticks"]
+__all__ = ["NAME", "SPEC", "Ticks"]
+
+#: What the programs of these tests send.
+SPEC = "@every 1s"
+NAME = "heartbeat"
 
 SECOND = 10**9
 
@@ -38,6 +41,3 @@ class Ticks:
         wait_for(lambda: time.time() > first + count - 0.1, count + 5, "the time does not go on")
         seconds = self.seconds()
         return Counter({second: seconds[second] for second in range(first, first + count)})
-
-    def when(self) -> list[datetime]:
-        return sorted(to_datetime(state["CreatedAt"]) for state in self.states())

@@ -152,6 +152,15 @@ def test_retries_wait_as_in_go() -> None:
     assert [fibonacci_next(n) for n in (0, 1, 2, 3, 4, 5, 8, 13, -1)] == [1, 2, 3, 5, 5, 8, 13, 21, 1]
 
 
+def test_many_retries_stay_on_the_calendar() -> None:
+    app = application(broker="redis://localhost:1")
+    signature = machinery_compat.Signature(name="x", retry_count=90, retry_timeout=2**50)
+
+    assert app.machinery.workflow.plan_retry(signature, ValueError("again")) is not None
+    assert signature.eta_time is not None
+    assert signature.eta_time.year < 2200
+
+
 WORD = "s3cr3tpw"
 
 

@@ -72,6 +72,8 @@ def test_a_copy_is_equal_and_apart(signature: Signature) -> None:
 @given(strategies.signatures, st.sampled_from([None, 1, "\t"]))
 def test_a_body_in_another_layout_is_rewritten_as_go_would(signature: Signature, indent: Any) -> None:
     data = signature.encode()
+    # An escaped U+FFFD stays escaped here: Go writes it so for bytes that were no UTF-8.
+    assume("\ufffd" not in data.decode())
     # Python's layout: blanks, \u escapes, members in another order. Numbers keep their spelling: they travel through
     # the json module as marked text.
     numbers: set[str] = set()
