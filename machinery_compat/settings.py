@@ -6,7 +6,7 @@ import logging
 import ssl
 from typing import Any
 
-from machinery_compat import urls
+from machinery_compat import errors, urls
 from machinery_compat.config import Config, TLSConfig
 from machinery_compat.transport.base import OPTION, Border
 
@@ -22,8 +22,14 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
         config: the configuration.
         border: what the channels ask.
         given: whether the configuration was the user's, and so its broker and result backend count.
+
+    Raises:
+        ConfigError: it asks for what this version does not do.
     """
     amqp, redis = config.amqp_settings, config.redis_settings
+    if redis.master_name or redis.cluster_enabled:
+        # Taking the servers for a plain one would work until the first failover.
+        raise errors.ConfigError("redis.master_name and redis.cluster_enabled are not supported yet: name one server")
     settings: dict[str, Any] = {
         "result_expires": config.results_expire_in,
         "broker_transport_options": {
