@@ -19,7 +19,7 @@ from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.eager import Runner
 from machinery_compat.followers import as_canvas, is_celerys
-from machinery_compat.settings import settings_of
+from machinery_compat.settings import settings_of, transport_options_of
 from machinery_compat.transport.base import OPTION, Border
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
@@ -270,7 +270,7 @@ def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
 def _merge_transport_options(sender: CeleryApp, **kwargs: Any) -> None:
     # The user's options go on top of ours instead of replacing them.
     conf = sender.conf
-    ours = settings_of(sender.machinery.config, sender.machinery.border)["broker_transport_options"]
+    ours = transport_options_of(sender.machinery.config, sender.machinery.border)
     for name in ("broker_url", "broker_read_url", "broker_write_url", "result_backend"):
         # Read from the environment where the settings have none.
         url = conf.get(name)

@@ -60,7 +60,7 @@ REPR_LIMIT = 1024
 class Parameters:
     """The parameters of a task's function: their names and the Machinery types of their hints."""
 
-    __slots__ = ("names", "returns", "types", "variadic", "variadic_type")
+    __slots__ = ("names", "returns", "types", "variadic_type")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         signature = inspect.signature(function)
@@ -71,7 +71,6 @@ class Parameters:
         self.names = [p.name for p in positional]
         self.types = [type_of_hint(hints.get(name)) for name in self.names]
         rest = next((p for p in signature.parameters.values() if p.kind is p.VAR_POSITIONAL), None)
-        self.variadic = rest is not None
         self.variadic_type = type_of_hint(hints.get(rest.name)) if rest else None
         self.returns = _return_types(hints.get("return"))
 

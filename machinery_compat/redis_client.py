@@ -69,10 +69,7 @@ def connection_params(url: str, options: Mapping[str, Any] | None = None, tls: A
 
 
 def _address(url: str) -> urls.RedisAddress:
-    # Kombu and Celery cut "redis+socket://" at the plus sign.
-    if url.startswith("socket://"):
-        url = f"redis+{url}"
-    return urls.parse_redis_url(url.partition("?")[0])
+    return urls.parse_redis_url(urls.uncut(url).partition("?")[0])
 
 
 def _tls_options(tls: Any, query: str) -> dict[str, Any]:

@@ -10,9 +10,22 @@ from machinery_compat import errors, urls
 from machinery_compat.config import Config, TLSConfig
 from machinery_compat.transport.base import OPTION, Border
 
-__all__ = ["settings_of"]
+__all__ = ["settings_of", "transport_options_of"]
 
 logger = logging.getLogger("machinery_compat.settings")
+
+
+def transport_options_of(config: Config, border: Border) -> dict[str, Any]:
+    """The options of the broker's transport, the application's border among them."""
+    redis = config.redis_settings
+    return {
+        OPTION: border,
+        "delayed_tasks_key": redis.delayed_tasks_key or "delayed_tasks",
+        "delayed_tasks_poll_period": (redis.delayed_tasks_poll_period or 500) / 1000,
+        "normal_tasks_poll_period": (redis.normal_tasks_poll_period or 1000) / 1000,
+        "client_name": redis.client_name or None,
+        "socket_connect_timeout": redis.connect_timeout or None,
+    }
 
 
 def settings_of(config: Config, border: Border, given: bool = True) -> dict[str, Any]:
@@ -32,14 +45,7 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
         raise errors.ConfigError("redis.master_name and redis.cluster_enabled are not supported yet: name one server")
     settings: dict[str, Any] = {
         "result_expires": config.results_expire_in,
-        "broker_transport_options": {
-            OPTION: border,
-            "delayed_tasks_key": redis.delayed_tasks_key or "delayed_tasks",
-            "delayed_tasks_poll_period": (redis.delayed_tasks_poll_period or 500) / 1000,
-            "normal_tasks_poll_period": (redis.normal_tasks_poll_period or 1000) / 1000,
-            "client_name": redis.client_name or None,
-            "socket_connect_timeout": redis.connect_timeout or None,
-        },
+        "broker_transport_options": transport_options_of(config, border),
         "broker_connection_retry_on_startup": True,
         "task_default_queue": config.default_queue,
         "task_default_exchange": amqp.exchange,

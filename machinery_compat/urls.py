@@ -25,6 +25,7 @@ __all__ = [
     "parse_lock_url",
     "parse_redis_url",
     "redact",
+    "uncut",
     "unsupported",
     "with_colon",
 ]
@@ -269,6 +270,11 @@ def with_colon(url: str | list[str] | tuple[str, ...]) -> str | list[str]:
     if not isinstance(url, str):
         return [with_colon(one) for one in url]
     return ";".join(_ONLY_A_PASSWORD.sub(r"\1:", one) for one in url.split(";"))
+
+
+def uncut(url: str) -> str:
+    """The URL as it was written: Kombu and Celery cut ``redis+socket://`` at the plus sign."""
+    return f"redis+{url}" if url.startswith("socket://") else url
 
 
 def _kind(url: str, table: tuple[tuple[str, str], ...], failure: str) -> str:

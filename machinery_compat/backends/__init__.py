@@ -27,10 +27,7 @@ def backend_for(app: Any, url: str | None = None, **kwargs: Any) -> Any:
     if not hasattr(app, "machinery"):
         raise errors.ConfigError(NOT_ENABLED)
     # Celery passes no URL on where there is no "://".
-    url = url or str(app.backend_cls or app.conf.result_backend or "")
-    if url.startswith("socket://"):
-        # Celery cuts "redis+socket://" at the plus sign.
-        url = f"redis+{url}"
+    url = urls.uncut(url or str(app.backend_cls or app.conf.result_backend or ""))
     kind = urls.backend_kind(url)
     if kind not in BACKENDS:
         raise urls.unsupported("result backend", url, sorted(BACKENDS))

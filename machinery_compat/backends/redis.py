@@ -38,7 +38,6 @@ class RedisBackend(Backend):
         if not url:
             raise errors.ConfigError("the Redis result backend needs a URL, such as redis://localhost:6379")
         self.url: str = url
-        self._pid = os.getpid()
         self.connection_errors = (redis.ConnectionError, redis.TimeoutError, OSError)
 
     def as_uri(self, include_password: bool = False) -> str:

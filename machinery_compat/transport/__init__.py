@@ -12,6 +12,7 @@ from kombu.utils.imports import symbol_by_name
 from kombu.utils.url import parse_url
 
 from machinery_compat import drivers, errors, urls
+from machinery_compat.transport.base import FAILOVER_PREFIX
 
 __all__ = ["FAILOVER_PREFIX", "TRANSPORTS", "Chosen", "Transport", "transport_for"]
 
@@ -27,9 +28,6 @@ TRANSPORTS = {
 EAGER_URL = "eager://"
 #: Kind of URL -> the extra that brings its driver.
 DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis"}
-#: Before the scheme of each of several broker URLs, so that Kombu goes from one to the next with
-#: the transports of this package.
-FAILOVER_PREFIX = "machinery-"
 
 
 class Chosen(NamedTuple):
@@ -52,8 +50,7 @@ def transport_for(url: str) -> Chosen:
     if "://" not in url:
         # A bare host name, as Kombu itself passes on what it has parsed.
         return Chosen(TRANSPORTS["amqp"], url, True)
-    if url.startswith("socket://"):
-        url = f"redis+{url}"
+    url = urls.uncut(url)
     kind = urls.broker_kind(url, os.environ)
     if url.startswith(("amqps://", "rediss://")):
         kind = url.partition(":")[0]

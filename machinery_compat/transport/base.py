@@ -28,6 +28,9 @@ SERIALIZER = "machinery"
 CONTENT_TYPE = "application/x-machinery"
 #: The transport option that carries the application's :class:`Border`.
 OPTION = "machinery"
+#: Before the scheme of each of several broker URLs, so that Kombu goes from one to the next with
+#: the transports of this package.
+FAILOVER_PREFIX = "machinery-"
 #: Longest piece of a payload that is shown in a log line.
 SHOWN = 200
 #: Longest piece of a reason that is shown in a log line; it may quote the payload.

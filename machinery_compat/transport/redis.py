@@ -96,7 +96,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         """The server's URL, put together again where Kombu has taken it apart to go to the next one."""
         client = self.connection.client
         if "://" in client.hostname:
-            return str(client.hostname.removeprefix("machinery-"))
+            return str(client.hostname.removeprefix(base.FAILOVER_PREFIX))
         user, password = quote(client.userid or "", safe=""), quote(client.password or "", safe="")
         # A word alone before the @ is a password, Machinery says.
         credentials = f"{user}:{password}@" if client.password is not None else f"{user}@" if user else ""
@@ -350,7 +350,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
         self.cycle = ClaimingPoller()
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
-        uri = uri.removeprefix("machinery-")
+        uri = uri.removeprefix(base.FAILOVER_PREFIX)
         if include_password:
             return uri
         if uri.startswith("socket://"):
