@@ -27,10 +27,14 @@ class Execution:
 
 
 def read_journal(path: Path) -> list[Execution]:
-    """The executions in the order in which they began."""
+    """The executions in the order in which they began.
+
+    A reader may see the first half of a line that is being written; that one counts at the next reading.
+    """
     if not path.exists():
         return []
-    return [Execution(*line.split(" ")) for line in path.read_text().splitlines()]
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [Execution(*line.split(" ")) for line in whole.splitlines()]
 
 
 class Worker:
