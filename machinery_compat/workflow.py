@@ -149,7 +149,7 @@ class Workflow:
                 error=f"Reflect task args error: {exc}",
                 created_at=now_text(),
             )
-            self.app.backend._put_state(state)
+            self.app.backend.put_state(state)
 
     # -- success
 
@@ -190,7 +190,7 @@ class Workflow:
         failed = next((state for state in states if state.state != SUCCESS), None)
         if failed is not None:
             # Go drops the callback without a word; here whoever waits for it learns why.
-            backend._update_states([TaskState(task_uuid=callback.uuid, state=FAILURE, error=failed.error)])
+            backend.update_states([TaskState(task_uuid=callback.uuid, state=FAILURE, error=failed.error)])
             return
         if not callback.immutable:
             for state in states:

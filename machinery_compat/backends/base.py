@@ -105,23 +105,23 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             command: collects Redis commands to be sent together with the message; only of use
                 when the results are on the same server.
         """
-        self._put_state(self.pending_state(signature), server, command)
+        self.put_state(self.pending_state(signature), server, command)
 
     def put_pending(self, signatures: Sequence[Signature]) -> None:
         """Writes the PENDING states of tasks that are about to be sent together."""
         for signature in signatures:
-            self._put_state(self.pending_state(signature))
+            self.put_state(self.pending_state(signature))
 
     def pending_state(self, signature: Signature) -> TaskState:
         return TaskState(task_uuid=signature.uuid, task_name=signature.name, state=PENDING, created_at=now_text())
 
     def store_received(self, signatures: Sequence[Signature]) -> None:
         """Writes RECEIVED for tasks that arrived together."""
-        self._update_states([TaskState(task_uuid=one.uuid, state=RECEIVED) for one in signatures])
+        self.update_states([TaskState(task_uuid=one.uuid, state=RECEIVED) for one in signatures])
 
     def fail_unrunnable(self, signature: Signature, error: str) -> None:
         """Fails a task that cannot be started at all; Go does so when its arguments do not convert."""
-        self._update_states([TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)])
+        self.update_states([TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)])
         self._fail_followers(signature, errors.TaskError(error), None)
         self.app.machinery.workflow.failed(signature, error)
 
@@ -134,7 +134,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        self._update_states([self._task_state(task_id, result, state, traceback, request)])
+        self.update_states([self._task_state(task_id, result, state, traceback, request)])
         return result
 
     def _task_state(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> TaskState:
@@ -232,7 +232,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         result = self.encode_result(exc, state)
         document = self._task_state(task_id, result, RETRY, traceback, request)
         planned = self.app.machinery.workflow.is_planned(task_id)
-        self._update_states([document], only_over="" if planned else PENDING)
+        self.update_states([document], only_over="" if planned else PENDING)
         return result
 
     # -- what readers see

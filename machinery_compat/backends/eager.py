@@ -33,10 +33,10 @@ class EagerBackend(Backend):
         found = [(uuid, self._documents.get(uuid)) for uuid in uuids]
         return [None if data is None else self.decode_state(uuid, data) for uuid, data in found]
 
-    def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
+    def put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         self._documents[state.task_uuid] = state.encode()
 
-    def _update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+    def update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
         with self._lock:
             for state in states:
                 old = self.task_state(state.task_uuid)
@@ -44,7 +44,7 @@ class EagerBackend(Backend):
                     continue
                 if old is not None:
                     state.task_name, state.created_at = old.task_name, old.created_at
-                self._put_state(state)
+                self.put_state(state)
 
     # -- groups
 

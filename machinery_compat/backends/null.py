@@ -40,10 +40,10 @@ class NullBackend(Backend):
     def task_states(self, uuids: Sequence[str]) -> list[TaskState | None]:
         return [None] * len(uuids)
 
-    def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
+    def put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         pass
 
-    def _update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+    def update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
         pass
 
     # -- groups

@@ -83,7 +83,7 @@ class RedisBackend(Backend):
             for uuid, data in zip(uuids, documents, strict=True)
         ]
 
-    def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
+    def put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         if command is not None and self._same_server(server):
             command("execute_command", *self._set(state.task_uuid, state.encode()))
         else:
@@ -98,7 +98,7 @@ class RedisBackend(Backend):
             known[server] = redis_client.same_server(self.url, server)
         return bool(known[server])
 
-    def _update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+    def update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
         if len(states) == 1:
             self._store_script(keys=[states[0].task_uuid], args=self._pieces(states[0], only_over))
         elif states:

@@ -58,11 +58,11 @@ class Store:
             BackendError: this backend keeps no results.
         """
 
-    def _put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
+    def put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         """Writes a state document over whatever is there."""
         raise NotImplementedError
 
-    def _update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+    def update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
         """Writes states, each keeping its task's name and time of creation.
 
         Args:
