@@ -142,6 +142,15 @@ class RedisBackend(Backend):
             self.put_group(meta)
             return True
 
+    def add_member(self, uuid: str, member: str, described: str) -> None:
+        with _Mutex(self.client):
+            meta = self.group_meta(uuid)
+            if meta is None:
+                raise self.group_missing(uuid)
+            self.put_group(self.grown(meta, member, described))
+            # Those whose end has been seen are gone from the frontier; its last entry is the empty one.
+            self.client.linsert(f"{uuid}:frontier", "BEFORE", "", member)
+
     def purge(self, uuid: str) -> None:
         self.client.delete(uuid)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kombu.utils import json as kombu_json
+
 from machinery_compat import errors
 from machinery_compat.wire import FAILURE, PENDING, RECEIVED, RETRY, STARTED, SUCCESS, GroupMeta, TaskState
 
@@ -83,6 +85,19 @@ class Store:
         """Marks a group's chord as triggered; True for the one caller that did."""
         raise NotImplementedError
 
+    def add_member(self, uuid: str, member: str, described: str) -> None:
+        """Adds a task, whose state is there, to the end of a group.
+
+        Args:
+            uuid: the group.
+            member: the task.
+            described: its result in Celery's form, as JSON text.
+
+        Raises:
+            BackendError: the group is missing, or this store cannot change one safely.
+        """
+        raise errors.BackendError(f"{type(self).__name__} cannot add a task to a group that was sent")
+
     def purge(self, uuid: str) -> None:
         """Deletes the document of a task or a group."""
         raise NotImplementedError
@@ -90,12 +105,16 @@ class Store:
     # -- Machinery's group checks
 
     def group_completed(self, uuid: str, count: int) -> bool:
-        """Whether as many members of a group as it has have ended; mirrors Go's GroupCompleted.
+        """Whether all members of a group have ended; mirrors Go's GroupCompleted.
+
+        Args:
+            uuid: the group.
+            count: GroupTaskCount, which may be less than what the group has grown to.
 
         Raises:
             BackendError: the group or a member's state is missing or has expired.
         """
-        return sum(state.state in (SUCCESS, FAILURE) for state in self.group_task_states(uuid)) == count
+        return all(state.state in (SUCCESS, FAILURE) for state in self.group_task_states(uuid))
 
     def group_task_states(self, uuid: str) -> list[TaskState]:
         """The states of a group's members in the group's order; mirrors Go's GroupTaskStates.
@@ -112,6 +131,14 @@ class Store:
         if missing:
             raise self.member_missing(uuid, missing[0])
         return [state for state in states if state is not None]
+
+    def grown(self, meta: GroupMeta, member: str, described: str) -> GroupMeta:
+        """A group's document with one more member."""
+        meta.task_uuids = [*(meta.task_uuids or ()), member]
+        if meta.celery:
+            (group, results) = kombu_json.loads(meta.celery)
+            meta.celery = kombu_json.dumps([group, [*results, kombu_json.loads(described)]])
+        return meta
 
     def group_missing(self, uuid: str) -> errors.BackendError:
         """The error for a group without a document."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery.canvas import Signature, chord
+from celery.canvas import Signature
 
 from tests.integration.canvas_apps import SHAPES, make
 from tests.support.processes import Process
@@ -89,15 +89,6 @@ def test_a_shape_sent_by_name_gives_the_same(apps: dict[str, Any], name: str) ->
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_gives_what_it_gives_in_celery(apps: dict[str, Any], name: str) -> None:
     assert outcome(apps["ours"], SHAPES[name]) == outcome(apps["plain"], SHAPES[name])
-
-
-def test_add_to_chord_is_refused(apps: dict[str, Any]) -> None:
-    """The one shape that differs: it says so instead of losing the added task."""
-    tasks = apps["ours"].tasks
-    canvas = chord([tasks["canvas.grow"].s(1), tasks["canvas.same"].s(2)], tasks["canvas.xsum"].s())
-
-    with pytest.raises(Exception, match="does not support add_to_chord"):
-        canvas.apply_async().get(timeout=20)
 
 
 def test_links_and_their_children(apps: dict[str, Any]) -> None:
