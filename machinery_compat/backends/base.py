@@ -254,7 +254,11 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         # Celery knows how its own steps fail.
         first, rest = carried
         if errbacks and first.get("subtask_type") != "chain":
-            self.chord_error_from_stack(self.app.signature(first), exc)
+            try:
+                # It describes the exception that is being handled.
+                raise exc
+            except type(exc):
+                self.chord_error_from_stack(self.app.signature(first), exc)
         else:
             rest = [*rest, *reversed((first.get("kwargs") or {}).get("tasks") or [first])]
         self._fail_chain(rest, exc, traceback)

@@ -131,9 +131,6 @@ SHAPES: dict[str, Any] = {
     "two chords in a row": lambda t: chain(
         group(t("same").s(1), t("same").s(2)), t("xsum").s(), group(t("add").s(1), t("add").s(2)), t("xsum").s()
     ),
-    "three groups in a row": lambda t: chain(
-        group(t("same").s(1), t("same").s(2)), group(t("xsum").s(), t("echo").s()), group(t("same").s(), t("echo").s())
-    ),
     "chord of chords of chords": lambda t: chord(
         [chord([chord([t("same").s(1)] * 2, t("xsum").s()), t("same").s(3)], t("xsum").s()), t("same").s(4)],
         t("xsum").s(),
