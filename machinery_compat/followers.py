@@ -26,6 +26,7 @@ from machinery_compat.wire import Signature, outgoing
 __all__ = [
     "GO_ON",
     "MEMBERS",
+    "STEP_FAILED",
     "Maker",
     "about_of",
     "as_canvas",
@@ -39,6 +40,8 @@ __all__ = [
 
 #: The task that carries what a nested Signature cannot say.
 GO_ON = "machinery_compat.go_on"
+#: The task that a Go worker sends when a step of a chain has failed whose last step is a member of a chord.
+STEP_FAILED = "machinery_compat.step_failed"
 #: The option of a chord's body that names its group: UUID, number of members, whether they are nested.
 MEMBERS = "machinery_members"
 
@@ -47,7 +50,7 @@ SAID = frozenset(
     {
         *("task_id", "root_id", "parent_id", "group_id", "group_index", "chord", "chain", "link", "link_error"),
         *("queue", "priority", "eta", "expires", "time_limit", "soft_time_limit", "shadow", "headers"),
-        *("ignore_result", "reply_to", "replaced_task_nesting", "stamped_headers"),
+        *("ignore_result", "reply_to", "replaced_task_nesting", "stamped_headers", MEMBERS),
     }
 )
 #: The options that concern the sending process only, or have one value here.
@@ -164,9 +167,25 @@ class Maker:
             signature.on_success = [*(signature.on_success or ()), *made]
         if passes is not None:
             signature.immutable = not passes
+        if chain:
+            self._report_failure(signature, chain[0])
         if errbacks:
             made = [self._follower(step, (), signature.uuid, {"errback": True}) for step in _steps(errbacks)]
             signature.on_error = [*(signature.on_error or ()), *made]
+
+    def _report_failure(self, signature: Signature, last: Step) -> None:
+        """Lets a Go worker that fails here tell the chord whose member the chain's last step is.
+
+        A Python worker fails the steps after the failed one itself.
+        """
+        options = last.get("options") or {}
+        chord = options.get("chord")
+        if not chord or not _has_members(chord) or self.parameters_of(signature.name) is not None:
+            return
+        report = Signature(uuid=new_uuid(), name=STEP_FAILED, args=[canvas.arg_of(options["task_id"])])
+        report.headers = {HEADER: canvas.json_text({"ignore_result": True}, "the report of a failure")}
+        self._join_chord(report, chord)
+        signature.on_error = [*(signature.on_error or ()), report]
 
     def _follower(
         self,
@@ -287,7 +306,7 @@ def is_celerys(follower: Signature | None) -> TypeGuard[Signature]:
     return follower is not None and HEADER in (follower.headers or {})
 
 
-def is_errback(follower: Signature | None) -> bool:
+def is_errback(follower: Signature | None) -> TypeGuard[Signature]:
     """Whether a follower was made of a ``link_error``."""
     return is_celerys(follower) and bool(about_of(follower).get("errback"))
 
@@ -356,7 +375,7 @@ def as_canvas(follower: Signature) -> dict[str, Any]:
     if group_id:
         options["group_id"] = group_id
     options["link"] = [as_canvas(one) for one in follower.on_success or () if is_celerys(one)]
-    options["link_error"] = [as_canvas(one) for one in follower.on_error or () if is_celerys(one)]
+    options["link_error"] = [as_canvas(one) for one in follower.on_error or () if is_errback(one)]
     if is_celerys(follower.chord_callback):
         options["chord"] = as_canvas(follower.chord_callback)
     return {
@@ -382,11 +401,11 @@ def taken_back(signature: Signature) -> dict[str, Any]:
             made["chain"] = [*carried[1], carried[0]]
         else:
             made["callbacks"].append(as_canvas(follower))
-    made["errbacks"] = [as_canvas(one) for one in signature.on_error or () if is_celerys(one)]
+    made["errbacks"] = [as_canvas(one) for one in signature.on_error or () if is_errback(one)]
     if made["callbacks"] or made["chain"]:
         signature.on_success = [one for one in signature.on_success or () if not is_celerys(one)]
         signature.immutable = False
-    if made["errbacks"]:
+    if signature.on_error:
         signature.on_error = [one for one in signature.on_error or () if not is_celerys(one)]
     if is_celerys(signature.chord_callback):
         made["chord"] = as_canvas(signature.chord_callback)

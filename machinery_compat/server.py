@@ -152,7 +152,7 @@ class Server:
 
     def get_registered_task_names(self) -> list[str]:
         """The names of the tasks, Celery's own left out; mirrors Go's GetRegisteredTaskNames."""
-        return sorted(name for name in self.app.tasks if not name.startswith("celery."))
+        return sorted(name for name in self.app.tasks if not name.startswith(("celery.", "machinery_compat.")))
 
     # -- sending
 

@@ -109,6 +109,7 @@ class Workflow:
         for callback in (chord.callback, *(member.chord_callback for member in chord.group.tasks)):
             if callback is not None and callback.headers is None:
                 callback.headers = {}
+        self.app.backend.watch_chord(chord.group.group_uuid, chord.callback)
         self.send_group(chord.group, progress)
 
     def _send(self, signature: Signature) -> Signature:
@@ -130,9 +131,10 @@ class Workflow:
             retry_policy=dict(self.app.conf.task_publish_retry_policy),
         )
 
-    def _send_follower(self, signature: Signature | None, of: Signature) -> None:
+    def _send_follower(self, signature: Signature | None, of: Signature) -> bool:
+        """Sends a follower, or fails it for good; False when it could not be sent now."""
         if signature is None:
-            return
+            return True
         try:
             # It may hold what a task of Go's has returned, which need not be of Machinery's types.
             outgoing.check_args(signature)
@@ -141,6 +143,8 @@ class Workflow:
             self._fail_follower(signature, of, exc)
         except (OperationalError, errors.MachineryError) as exc:
             logger.error("task %s[%s]: its callback %s could not be sent: %s", of.name, of.uuid, signature.name, exc)
+            return False
+        return True
 
     def _fail_follower(self, signature: Signature, of: Signature, exc: errors.EncodeError) -> None:
         """Fails a callback as the worker that got it would, which it would hurt if it were Go's."""
@@ -197,7 +201,10 @@ class Workflow:
         errbacks = []
         for callback in signature.on_error or ():
             # A task that only others have may be Go's, which wants the text.
-            if callback is not None and followers.is_errback(callback) and callback.name in self.app.tasks:
+            if callback is not None and callback.name == followers.STEP_FAILED:
+                # It is a Go worker's; here what follows has failed already.
+                continue
+            if followers.is_errback(callback) and callback.name in self.app.tasks:
                 errbacks.append(followers.as_canvas(callback))
                 continue
             if callback is not None:
@@ -248,22 +255,36 @@ class Workflow:
         """
         backend = self.app.backend
         try:
-            if not backend.group_completed(uuid, count) or not backend.trigger_chord(uuid):
+            if not backend.group_completed(uuid, count):
+                backend.watch_chord(uuid, callback)
                 return
-            states = backend.group_task_states(uuid)
+            if not backend.trigger_chord(uuid):
+                return
+            self.complete_chord(uuid, callback)
         except errors.MachineryError as exc:
             logger.error("the chord of group %s cannot be checked: %s", uuid, exc)
-            return
+
+    def complete_chord(self, uuid: str, callback: Signature) -> None:
+        """Sends the callback of a chord whose flag is this process's, or fails it with the first failed member.
+
+        Raises:
+            BackendError: a member's state is missing.
+        """
+        backend = self.app.backend
+        backend.watch_chord(uuid, callback, began=True)
+        states = backend.group_task_states(uuid)
         failed = next((state for state in states if state.state != SUCCESS), None)
         if failed is not None:
             # Go drops the callback without a word; here whoever waits for it learns why.
             backend.fail_chord(callback, failed)
-            return
-        if not callback.immutable:
-            for state in states:
-                append_results(callback, state.results or ())
-            followers.mark_exact(callback)
-        self._send_follower(callback, callback)
+        else:
+            if not callback.immutable:
+                for state in states:
+                    append_results(callback, state.results or ())
+                followers.mark_exact(callback)
+            if not self._send_follower(callback, callback):
+                return
+        backend.unwatch_chord(uuid)
 
     # -- retries
 

@@ -44,6 +44,8 @@ logger = logging.getLogger("machinery_compat.backends")
 UNREADABLE = (errors.MachineryError, SecurityError, ValueError, TypeError, LookupError, AttributeError)
 #: First and longest pause between two looks at a state that is waited for, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
+#: Seconds between two looks at a chord, unless ``machinery_chord_watch_interval`` says otherwise.
+WATCH_INTERVAL = 30.0
 #: Seconds that results are kept when ``results_expire_in`` is 0, as in Go.
 DEFAULT_EXPIRY = 3600
 
@@ -400,6 +402,14 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
 
     # -- chords
 
+    @property
+    def watch_interval(self) -> float:
+        """Seconds between two looks at a chord whose callback has not been sent; 0 for never."""
+        return float(self.app.conf.get("machinery_chord_watch_interval", WATCH_INTERVAL))
+
+    #: What a store's client raises while its server cannot be reached.
+    connection_errors: tuple[type[BaseException], ...] = ()
+
     def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
         """Writes the group of a Celery chord; each member will carry the body as its ChordCallback."""
         self.ensure_chords_allowed()
@@ -410,6 +420,8 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         self._save_group(header.id, header)
         # A worker that ends the first member looks at all of them.
         self.put_pending([Signature(uuid=uuid) for uuid in members])
+        maker = self.app.machinery.border.maker(body.options.get("root_id") or header.id)
+        self.watch_chord(header.id, maker.body(body))
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """A member of a Celery chord has ended that was not sent as a Signature: a step that will never run."""

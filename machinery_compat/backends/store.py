@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kombu.utils import json as kombu_json
 
 from machinery_compat import errors
-from machinery_compat.wire import FAILURE, PENDING, RECEIVED, RETRY, STARTED, SUCCESS, GroupMeta, TaskState
+from machinery_compat.wire import FAILURE, PENDING, RECEIVED, RETRY, STARTED, SUCCESS, GroupMeta, Signature, TaskState
 
-__all__ = ["STATES", "Store"]
+__all__ = ["STATES", "Store", "Watched"]
 
 STATES = frozenset({PENDING, RECEIVED, STARTED, RETRY, SUCCESS, FAILURE})
+
+
+class Watched(NamedTuple):
+    """A chord whose callback may have to be sent by the watchdog."""
+
+    group_uuid: str
+    #: The callback as its members carry it, without results.
+    callback: bytes
+    #: Whether a Python worker has begun to send it.
+    began: bool
+    #: Whether the watchdog has found it flagged and not sent before.
+    suspected: bool
 
 
 class Store:
@@ -101,6 +113,27 @@ class Store:
     def purge(self, uuid: str) -> None:
         """Deletes the document of a task or a group."""
         raise NotImplementedError
+
+    # -- chords that are watched; a store that cannot remember them leaves these as they are
+
+    def watch_chord(self, uuid: str, callback: Signature, began: bool = False) -> None:
+        """Remembers a chord until its callback has been sent.
+
+        Args:
+            uuid: the group.
+            callback: the callback as the members carry it.
+            began: whether this process sends it now.
+        """
+
+    def unwatch_chord(self, uuid: str) -> None:
+        """Forgets a chord: its callback has been sent."""
+
+    def suspect_chord(self, uuid: str) -> None:
+        """Notes that a chord is flagged and its callback does not seem to have been sent."""
+
+    def overdue_chords(self) -> list[Watched]:
+        """The chords at which nobody has looked for some time; this caller alone gets them now."""
+        return []
 
     # -- Machinery's group checks
 
