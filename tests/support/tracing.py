@@ -38,7 +38,7 @@ def spans(name: str = "") -> list[ReadableSpan]:
     return [span for span in _exporter().get_finished_spans() if name in ("", span.name)]
 
 
-def traceparent(span: trace.Span) -> str:
+def traceparent(span: trace.Span | ReadableSpan) -> str:
     """The header that says that this span is the parent."""
     about = span.get_span_context()
     return f"00-{about.trace_id:032x}-{about.span_id:016x}-{about.trace_flags:02x}"

@@ -231,7 +231,7 @@ def test_send_task_with_context_has_gos_span(server: Server, sent: list[Signatur
     (span,) = spans("SendTask")
     assert (span.kind, dict(span.attributes or {})) == (SpanKind.PRODUCER, {"component": "machinery"})
     assert parent_of(span).span_id == sender.get_span_context().span_id
-    assert sent[0].headers == {"tenant": "t1", "baggage": "batch=7", "traceparent": traceparent(span)}  # type: ignore[arg-type]
+    assert sent[0].headers == {"tenant": "t1", "baggage": "batch=7", "traceparent": traceparent(span)}
     assert sent[0].on_success
     assert sent[0].on_success[0]
     assert sent[0].on_success[0].headers is None
@@ -256,7 +256,7 @@ def test_send_chain_with_context_writes_to_all_its_tasks(server: Server, sent: l
         "machinery.workflow": "chain",
         "chain.tasks.length": 3,
     }
-    assert [one.headers for one in steps.tasks] == [{"traceparent": traceparent(span)}] * 3  # type: ignore[arg-type]
+    assert [one.headers for one in steps.tasks] == [{"traceparent": traceparent(span)}] * 3
     assert len(sent) == 1
     assert sent[0].encode() == steps.tasks[0].encode()
     assert len(result.results) == 3
@@ -278,7 +278,7 @@ def test_send_group_with_context_writes_to_all_members(server: Server, sent: lis
         "group.concurrency": 5,
         "group.tasks": f'["{first}","{second}"]',
     }
-    assert [one.headers for one in sent] == [{"traceparent": traceparent(span)}] * 2  # type: ignore[arg-type]
+    assert [one.headers for one in sent] == [{"traceparent": traceparent(span)}] * 2
     assert sent[0].on_success
     assert sent[0].on_success[0]
     assert sent[0].on_success[0].headers is None
@@ -296,7 +296,7 @@ def test_send_chord_with_context_writes_to_members_and_callback(server: Server, 
     assert (attributes["group.uuid"], attributes["group.concurrency"]) == (chord.group.group_uuid, 0)
     callbacks = [one.chord_callback for one in sent if one.chord_callback]
     found = [one.headers for one in (*sent, *callbacks, chord.callback)]
-    assert found == [{"traceparent": traceparent(span)}] * 5  # type: ignore[arg-type]
+    assert found == [{"traceparent": traceparent(span)}] * 5
 
 
 def test_an_error_of_the_send_is_the_spans_error(server: Server) -> None:
@@ -315,8 +315,8 @@ def test_a_send_inside_a_hook_has_the_span_too(server: Server, sent: list[Signat
 
     (span,) = spans("SendTask")
     assert [(one.name, one.headers) for one in sent] == [
-        ("log", {"traceparent": traceparent(span)}),  # type: ignore[arg-type]
-        ("add", {"traceparent": traceparent(span)}),  # type: ignore[arg-type]
+        ("log", {"traceparent": traceparent(span)}),
+        ("add", {"traceparent": traceparent(span)}),
     ]
 
 
@@ -464,7 +464,7 @@ def test_what_celerys_instrumentation_injects_is_what_arrives(server: Server, se
     server.app.tasks["add"].delay(1)
 
     (span,) = spans("apply_async/add")
-    assert sent[0].headers == {"traceparent": traceparent(span)}  # type: ignore[arg-type]
+    assert sent[0].headers == {"traceparent": traceparent(span)}
 
 
 def test_when_celerys_instrumentation_ends_ours_begins(server: Server) -> None:
