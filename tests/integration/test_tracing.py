@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,8 @@ from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.redis, pytest.mark.parametrize("fleet", ["v2-redigo"], indirect=True)]
 
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "tracing.md"
 #: Whether Celery's own instrumentation makes the spans, and how it calls them.
 MAKERS = [pytest.param({}, "", id="ours"), pytest.param({"INSTRUMENT": "1"}, "run/", id="celerys")]
 
@@ -113,3 +119,27 @@ def test_each_step_of_a_chain_is_the_child_of_the_one_before(fleet: Fleet) -> No
     first, second, third = read(path)
     assert first.parent == f"0x{trace.format_span_id(producer.get_span_context().span_id)}"
     assert (second.parent, third.parent) == (first.span, second.span)
+
+
+def test_the_example_of_the_docs_runs(fleet: Fleet) -> None:
+    """If I do what the page on tracing says, I expect the trace of the sender in the worker's log."""
+    tasks, sender, *_ = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (fleet.directory / "documented.py").write_text(tasks)
+    (fleet.directory / "sender.py").write_text(sender)
+    path = f"{fleet.directory}{os.pathsep}{ROOT}"
+    worker = fleet.python(tasks="documented", PYTHONPATH=path)
+
+    ended = subprocess.run(
+        [sys.executable, str(fleet.directory / "sender.py")],
+        env={**os.environ, "BROKER": fleet.broker, "RESULT_BACKEND": fleet.backend, "PYTHONPATH": path}
+        | {"DEFAULT_QUEUE": fleet.names.queue},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    result, told = ended.stdout.splitlines()
+    assert result == "[6]"
+    trace_id = told.removeprefix("trace ")
+    wait_for(lambda: worker.text().count(f'"trace_id": "0x{trace_id}"') == 3, 10, worker.text)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from celery import chain, signals
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
-from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.propagators.jaeger import JaegerPropagator
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -181,40 +180,38 @@ def test_the_setting_switches_it_off(server: Server, sent: list[Signature]) -> N
     assert [one.headers for one in sent] == [{}] * 8
 
 
-class Jaeger(TextMapPropagator):
-    """The header of Jaeger's propagator, as Go's tracer writes it."""
-
-    fields = {"uber-trace-id"}  # noqa: RUF012 - the base class has a property here
-
-    def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
-        about = trace.get_current_span(context).get_span_context()
-        if about.is_valid:
-            carrier["uber-trace-id"] = f"{about.trace_id:x}:{about.span_id:x}:0:{about.trace_flags:x}"
-
-    def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
-        if "uber-trace-id" not in carrier:
-            return context
-        trace_id, span_id, _, flags = carrier["uber-trace-id"].split(":")
-        about = trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, trace.TraceFlags(int(flags, 16)))
-        return trace.set_span_in_context(trace.NonRecordingSpan(about), context)
-
-
-def test_the_propagator_of_the_process_says_what_the_header_is(server: Server, sent: list[Signature]) -> None:
+@pytest.fixture
+def jaeger() -> Iterator[None]:
+    """The propagator of Go's usual tracer."""
     before = propagate.get_global_textmap()
-    propagate.set_global_textmap(Jaeger())
-    try:
-        with tracing.tracer().start_as_current_span("sender") as span:
-            server.send_task(new_signature("add", 1, headers={"uber-trace-id": "1:2:0:1"}))
-            about = span.get_span_context()
-        (one,) = sent
-        assert one.headers == {"uber-trace-id": f"{about.trace_id:x}:{about.span_id:x}:0:{about.trace_flags:x}"}
+    propagate.set_global_textmap(JaegerPropagator())
+    yield
+    propagate.set_global_textmap(before)
 
-        eager = eager_server()
-        eager.send_task(new_signature("add", 1, headers={"uber-trace-id": "abc:def:0:1"}))
-        (run,) = spans("add")
-        assert (parent_of(run).trace_id, parent_of(run).span_id) == (0xABC, 0xDEF)
-    finally:
-        propagate.set_global_textmap(before)
+
+@pytest.mark.usefixtures("jaeger")
+def test_the_propagator_of_the_process_says_what_the_headers_are(server: Server, sent: list[Signature]) -> None:
+    with tracing.tracer().start_as_current_span("sender") as span:
+        token = context.attach(baggage.set_baggage("batch", "7"))
+        server.send_task(new_signature("add", 1, headers={"uber-trace-id": "1:2:0:1"}))
+        context.detach(token)
+
+    about = span.get_span_context()
+    headers = sent[0].headers or {}
+    assert set(headers) == {"uber-trace-id", "uberctx-batch"}
+    assert headers["uber-trace-id"].startswith(f"{about.trace_id:032x}:{about.span_id:016x}:")
+
+
+@pytest.mark.usefixtures("jaeger")
+def test_a_trace_of_gos_tracer_goes_on(server: Server) -> None:
+    found: list[object] = []
+    server.register_task("look", lambda: found.append(baggage.get_baggage("batch")))
+
+    server.send_task(new_signature("look", headers={"uber-trace-id": "abc:def:0:1", "uberctx-batch": "7"}))
+
+    (span,) = spans("look")
+    assert (parent_of(span).trace_id, parent_of(span).span_id) == (0xABC, 0xDEF)
+    assert found == ["7"]
 
 
 # -- the calls with a context
