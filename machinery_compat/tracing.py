@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from celery import signals
 from celery import states as celery_states
 
 from machinery_compat import canvas, errors
-from machinery_compat.wire import Chain, Chord, Group, Signature
+from machinery_compat.wire import Chain, Chord, Group, Signature, outgoing
 from machinery_compat.wire.trees import tree_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 __all__ = ["carry", "connect", "sending_chain", "sending_chord", "sending_group", "sending_task"]
+
+logger = logging.getLogger("machinery_compat.tracing")
 
 #: The name of the tracer.
 TRACER = "machinery_compat"
@@ -70,8 +73,13 @@ def _headers_of(context: Context) -> dict[str, str]:
     from opentelemetry import propagate
 
     found: dict[str, str] = {}
-    propagate.inject(found, context)
-    return found
+    try:
+        propagate.inject(found, context)
+    except Exception:
+        # A task is worth more than its trace.
+        logger.exception("the trace is not carried on: a propagator failed")
+        return {}
+    return {name: value for name, value in found.items() if outgoing.is_header(name, value)}
 
 
 def _add(found: Mapping[str, str], signatures: Sequence[Signature]) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ PAGE = ROOT / "docs" / "tracing.md"
 MAKERS = [pytest.param({}, "", id="ours"), pytest.param({"INSTRUMENT": "1"}, "run/", id="celerys")]
 
 
+@pytest.fixture(autouse=True)
+def _recording() -> Iterator[None]:
+    with tracing.recording():
+        yield
+
+
 @dataclass(frozen=True)
 class Span:
     """A span that a worker has written."""
@@ -42,9 +49,11 @@ class Span:
 
 
 def read(path: Path) -> list[Span]:
-    """The spans of the tasks; without those with which Celery's instrumentation sends."""
+    """The spans of the tasks, the first to begin first; without those with which Celery's instrumentation sends."""
     whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
-    found = [_span(json.loads(line)) for line in whole.splitlines()]
+    # A task ends after its follower has been sent, so any of the two may be written first.
+    read = sorted(map(json.loads, whole.splitlines()), key=lambda one: one["start_time"])
+    found = [_span(one) for one in read]
     return [one for one in found if one.kind == "SpanKind.CONSUMER"]
 
 
@@ -63,7 +72,6 @@ def _span(read: dict[str, Any]) -> Span:
 @pytest.mark.parametrize(("variables", "prefix"), MAKERS)
 def test_one_trace_through_every_workflow(fleet: Fleet, variables: dict[str, str], prefix: str) -> None:
     """If I send chains, groups and chords in one span, I expect all their tasks in its trace."""
-    tracing.start()
     path = fleet.directory / "spans"
     fleet.python(tasks="tests.support.traced_tasks", SPANS=str(path), **variables)
     server, app = fleet.server, fleet.server.app
@@ -107,7 +115,6 @@ def counts(path: Path) -> dict[str, int]:
 
 
 def test_each_step_of_a_chain_is_the_child_of_the_one_before(fleet: Fleet) -> None:
-    tracing.start()
     path = fleet.directory / "spans"
     fleet.python(tasks="tests.support.traced_tasks", SPANS=str(path))
     steps = Chain(*(new_signature("traced.add", number) for number in range(3)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from celery import chain
 
@@ -15,9 +17,14 @@ pytestmark = [pytest.mark.go, pytest.mark.parametrize("fleet", BROKERS, indirect
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "uber-trace-id": "1:2:0:1"}
 
 
+@pytest.fixture(autouse=True)
+def _recording() -> Iterator[None]:
+    with tracing.recording():
+        yield
+
+
 def test_a_trace_goes_on_behind_a_step_of_go(fleet: Fleet) -> None:
     """If a chain has a step in each language, I expect the Headers of the second to arrive, whoever sends it."""
-    tracing.start()
     fleet.go()
     fleet.python()
     server, app = fleet.server, fleet.server.app

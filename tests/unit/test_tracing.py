@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from celery import chain, signals
@@ -24,10 +25,9 @@ UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
 
 @pytest.fixture(autouse=True)
-def _no_spans() -> Iterator[None]:
-    tracing.start()
-    yield
-    assert not context.get_current(), "the test has left a context behind"
+def _recording() -> Iterator[None]:
+    with tracing.recording():
+        yield
 
 
 @pytest.fixture
@@ -212,6 +212,51 @@ def test_a_trace_of_gos_tracer_goes_on(server: Server) -> None:
     (span,) = spans("look")
     assert (parent_of(span).trace_id, parent_of(span).span_id) == (0xABC, 0xDEF)
     assert found == ["7"]
+
+
+@pytest.fixture
+def broken() -> Iterator[None]:
+    """A propagator that cannot do what it should."""
+
+    class Broken(JaegerPropagator):
+        def inject(self, carrier: Any, *args: Any, **kwargs: Any) -> None:
+            raise RuntimeError("no luck")
+
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(Broken())
+    yield
+    propagate.set_global_textmap(before)
+
+
+@pytest.mark.usefixtures("broken")
+def test_what_fails_in_a_propagator_stops_no_task(
+    server: Server, sent: list[Signature], caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracing.tracer().start_as_current_span("sender"):
+        server.send_task(new_signature("add", 1))
+        server.send_task_with_context(None, new_signature("add", 2))
+
+    assert [one.headers for one in sent] == [{}, {}]
+    assert [record.name for record in caplog.records] == ["machinery_compat.tracing"] * 2
+
+
+class Strange(JaegerPropagator):
+    """A propagator whose headers Go could not send again."""
+
+    def inject(self, carrier: Any, *args: Any, **kwargs: Any) -> None:
+        carrier.update({"number": 1, "x" * 300: "x", "text": "x"})
+
+
+def test_only_headers_that_go_can_send_again_are_added(server: Server, sent: list[Signature]) -> None:
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(Strange())
+    try:
+        with tracing.tracer().start_as_current_span("sender"):
+            server.send_task(new_signature("add", 1))
+    finally:
+        propagate.set_global_textmap(before)
+
+    assert sent[0].headers == {"text": "x"}
 
 
 # -- the calls with a context
