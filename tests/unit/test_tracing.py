@@ -407,6 +407,23 @@ def test_a_task_without_a_trace_begins_one(server: Server) -> None:
     assert len(trace_ids()) == 2
 
 
+def test_a_message_without_a_trace_owes_nothing_to_what_is_current_in_the_worker(server: Server) -> None:
+    body = new_signature("add", 1).encode()
+
+    with tracing.tracer().start_as_current_span("of the worker's own"):
+        server.app.machinery.eager.run(body)
+
+    (span,) = spans("add")
+    assert span.parent is None
+
+
+def test_headers_that_are_no_text_are_passed_over(server: Server) -> None:
+    server.app.machinery.eager.run(b'{"UUID":"task_1","Name":"add","Headers":{"traceparent":5,"tracestate":[1]}}')
+
+    (span,) = spans("add")
+    assert span.parent is None
+
+
 def test_one_trace_from_the_sender_to_the_last_callback(server: Server) -> None:
     """Given a chord of a chain each, with callbacks, I expect one trace that tells who sent what."""
     members = [new_signature("add", n, on_success=[new_signature("add", n)]) for n in range(2)]
