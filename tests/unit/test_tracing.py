@@ -515,7 +515,8 @@ def test_celerys_instrumentation_makes_the_spans_where_it_is_active(server: Serv
 
     assert trace_ids() == {sender.get_span_context().trace_id}
     assert [span.name for span in spans() if span.kind is SpanKind.CONSUMER] == ["run/add"] * 4
-    assert [span.name for span in spans() if span.kind is SpanKind.PRODUCER] == ["apply_async/add"] * 2
+    # A link may be sent by Celery's API or natively, which the instrumentation does not see.
+    assert {span.name for span in spans() if span.kind is SpanKind.PRODUCER} == {"apply_async/add"}
 
 
 @pytest.mark.usefixtures("instrumented")
