@@ -15,7 +15,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_retry, worker_process_init
 from kombu import Queue
 
-from machinery_compat import canvas, celery_header, continuation, errors, followers, urls, watchdog
+from machinery_compat import canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.eager import Runner
@@ -139,6 +139,7 @@ class AppBorder(Border):
         return queue.exchange.name, queue.routing_key
 
     def publishing(self, signature: Signature) -> None:
+        tracing.carry(self.app, signature)
         for hook in self.app.machinery.pre_publish:
             hook(signature)
 
@@ -277,6 +278,7 @@ def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
     }
     app.add_defaults(lambda: settings_of(config, app.machinery.border, given))
     task_retry.connect(_resend_retry, dispatch_uid="machinery_compat.resend_retry")
+    tracing.connect()
     app.on_after_configure.connect(_merge_transport_options, weak=False)
     app.steps["consumer"].add(watchdog.ChordWatch)
     app.on_after_finalize.connect(continuation.register, weak=False)
