@@ -18,7 +18,7 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.redis
 
 #: Seconds.
-SHORT, LONG = 0.15, 60.0
+SHORT, LONG = 0.15, 1.0
 BODIES = [new_signature("task", n).encode() for n in range(6)]
 
 
