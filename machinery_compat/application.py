@@ -6,6 +6,8 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from celery import Celery as CeleryApp
@@ -16,10 +18,12 @@ from celery.signals import task_retry, worker_process_init
 from kombu import Queue
 
 from machinery_compat import canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
+from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.eager import Runner
-from machinery_compat.settings import settings_of, transport_options_of
+from machinery_compat.pool import exits_are_failures
+from machinery_compat.settings import redelivery_limit_of, settings_of, transport_options_of
 from machinery_compat.transport.base import OPTION, Border
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
@@ -31,14 +35,19 @@ class Task(CeleryTask):  # type: ignore[misc]
     """The base class of tasks: adds Machinery's retries to Celery's."""
 
     abstract = True
+    Request = "machinery_compat.request:Request"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.request.called_directly:
             return super().__call__(*args, **kwargs)
+        if fence.is_superseded(self.request):
+            # Another worker has begun it since; nothing that this run would do counts.
+            raise Ignore
         try:
             if getattr(self.request, "machinery_about", None):
                 args = self.app.machinery.workflow.arguments_told(self, args)
-            return self.run(*args, **kwargs)
+            with exits_are_failures():
+                return self.run(*args, **kwargs)
         except (Retry, Ignore, Reject):
             raise
         except Exception as exc:
@@ -167,18 +176,31 @@ class AppBorder(Border):
         with self._states_written(False):
             self.app.machinery.eager.run(body)
 
-    def received(self, signatures: Sequence[Signature]) -> None:
+    @property
+    def redelivery_limit(self) -> int:  # type: ignore[override]
+        return redelivery_limit_of(self.app.conf)
+
+    def received(self, signatures: Sequence[Signature], runs: Sequence[int] = ()) -> None:
         backend = self.app.backend
         if not isinstance(backend, Backend):
             return
         tasks = self.app.tasks
-        backend.store_received(
-            [
-                one
-                for one in signatures
-                if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
-            ]
-        )
+        kept = [
+            (one, run)
+            for one, run in zip(signatures, runs or [0] * len(signatures), strict=True)
+            if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
+        ]
+        for run, group in groupby(kept, key=itemgetter(1)):
+            backend.store_received([one for one, _ in group], run)
+
+    def given_up(self, body: bytes, reason: str) -> None:
+        try:
+            signature = Signature.decode(body)
+        except errors.DecodeError:
+            return
+        backend = self.app.backend
+        if isinstance(backend, Backend):
+            backend.fail_unrunnable(signature, reason)
 
 
 def _ignores_result(signature: Signature) -> bool:
