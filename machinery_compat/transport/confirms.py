@@ -186,7 +186,7 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
                 # A confirmation that comes later must not be taken for another message's.
                 connection.collect()
                 if blocked:
-                    raise _unavailable(connection, _blocked_text(limit))
+                    raise _unavailable(connection, f"{_blocked_text(limit)}; it may yet take it when that is over")
                 raise amqp.RecoverableConnectionError(f"no confirmation from the broker within {limit:g} s")
             self._read(left)
         return taken
