@@ -6,6 +6,8 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from celery import Celery as CeleryApp
@@ -19,7 +21,7 @@ from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.eager import Runner
 from machinery_compat.followers import as_canvas, is_celerys
-from machinery_compat.settings import settings_of, transport_options_of
+from machinery_compat.settings import redelivery_limit_of, settings_of, transport_options_of
 from machinery_compat.transport.base import OPTION, Border
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
@@ -152,18 +154,31 @@ class AppBorder(Border):
         with self._states_written(False):
             self.app.machinery.eager.run(body)
 
-    def received(self, signatures: Sequence[Signature]) -> None:
+    @property
+    def redelivery_limit(self) -> int:  # type: ignore[override]
+        return redelivery_limit_of(self.app.conf)
+
+    def received(self, signatures: Sequence[Signature], runs: Sequence[int] = ()) -> None:
         backend = self.app.backend
         if not isinstance(backend, Backend):
             return
         tasks = self.app.tasks
-        backend.store_received(
-            [
-                one
-                for one in signatures
-                if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
-            ]
-        )
+        kept = [
+            (one, run)
+            for one, run in zip(signatures, runs or [0] * len(signatures), strict=True)
+            if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
+        ]
+        for run, group in groupby(kept, key=itemgetter(1)):
+            backend.store_received([one for one, _ in group], run)
+
+    def given_up(self, body: bytes, reason: str) -> None:
+        try:
+            signature = Signature.decode(body)
+        except errors.DecodeError:
+            return
+        backend = self.app.backend
+        if isinstance(backend, Backend):
+            backend.fail_unrunnable(signature, reason)
 
 
 def _ignores_result(signature: Signature) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 from machinery_compat import errors, urls
 from machinery_compat.config import Config, TLSConfig
 from machinery_compat.transport.base import OPTION, Border
+from machinery_compat.transport.redelivery import REDELIVERY_LIMIT
 
-__all__ = ["settings_of", "transport_options_of"]
+__all__ = ["redelivery_limit_of", "settings_of", "transport_options_of"]
 
 logger = logging.getLogger("machinery_compat.settings")
 
@@ -30,6 +31,22 @@ def transport_options_of(config: Config, border: Border) -> dict[str, Any]:
         "client_name": redis.client_name or None,
         "socket_connect_timeout": redis.connect_timeout or None,
     }
+
+
+def redelivery_limit_of(conf: Any) -> int:
+    """How often a message is put back at most because what ran it has died.
+
+    Args:
+        conf: the application's settings.
+
+    Raises:
+        ConfigError: the setting is no such number.
+    """
+    limit = conf.get("machinery_redelivery_limit", REDELIVERY_LIMIT)
+    limit = conf.broker_transport_options.get("redelivery_limit", limit)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise errors.ConfigError(f"machinery_redelivery_limit is a number from 0 on, not {limit!r}")
+    return limit
 
 
 def settings_of(config: Config, border: Border, given: bool = True) -> dict[str, Any]:

@@ -222,6 +222,11 @@ class Workflow:
         planned = getattr(self._retries, "planned", None)
         return planned is not None and planned.uuid == uuid
 
+    def forget_retry(self, uuid: str) -> None:
+        """Drops the planned retry of a task that another worker runs again already."""
+        if self.is_planned(uuid):
+            self._retries.planned = None
+
     def resend(self, uuid: str) -> None:
         """Sends the planned retry of a task, once."""
         if self.is_planned(uuid):

@@ -46,9 +46,14 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         self.claimed = payload
         assert payload.signature is not None
         self.signature = payload.signature
+        self.raw_body = payload.body
         fields = self.celery_fields(payload.signature, payload.body)
         queue = payload.keys.queue
-        fields["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+        fields["properties"]["delivery_info"] = {
+            "exchange": "",
+            "routing_key": queue,
+            "redelivered": base.deliveries(payload.body) > 0,
+        }
         virtual.base.base.Message.__init__(
             self,
             channel=channel,
@@ -63,6 +68,9 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
 
     def hand_back(self) -> None:
         self._leave_flight("put_back", "tail")
+
+    def redeliver(self) -> None:
+        self._leave_flight("put_back", "head", base.redelivered(self.raw_body))
 
     def park(self, seconds: float) -> None:
         self._leave_flight("park", seconds)

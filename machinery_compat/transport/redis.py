@@ -222,7 +222,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
                 arrived.append((base.decode(body), body))
             except errors.DecodeError as exc:
                 self.bury(Claimed(None, body, claim.keys), f"Could not unmarshal into a task signature: {exc}")
-        self.border.received([signature for signature, _ in arrived])
+        self.border.received([signature for signature, _ in arrived], [base.deliveries(body) for _, body in arrived])
         for signature, body in arrived:
             self.connection._deliver(Claimed(signature, body, claim.keys), claim.keys.queue)
 
@@ -246,9 +246,9 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
             self._settled.extendleft(reversed(batch))
             raise
 
-    def put_back(self, claimed: Claimed, at: str = "head") -> None:
-        """Returns a claimed message to its queue, at its head or its tail."""
-        self._move(claimed, claimed.keys.queue, at, "")
+    def put_back(self, claimed: Claimed, at: str = "head", what: bytes = b"") -> None:
+        """Returns a claimed message, or ``what`` in its place, to the head or the tail of its queue."""
+        self._move(claimed, claimed.keys.queue, at, what)
 
     def park(self, claimed: Claimed, seconds: float) -> None:
         """Lets a claimed message wait among the delayed tasks, which bring it to the queue's tail."""
@@ -261,7 +261,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
             self.delayed_tasks_key,
             claimed.body,
             time_ns() + int(seconds * 1e9),
-            signature.encode(),
+            base.redelivered(signature.encode(), base.deliveries(claimed.body)),
         )
 
     def bury(self, claimed: Claimed, reason: str) -> None:
@@ -271,7 +271,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         base.log_buried(body, reason, dead)
         self._move(claimed, dead, "tail", base.dead_letter(body, reason, queue))
 
-    def _move(self, claimed: Claimed, target: str, at: str, what: bytes | str) -> None:
+    def _move(self, claimed: Claimed, target: str, at: str, what: bytes) -> None:
         self.commands.eval(lua("put_back"), 2, claimed.keys.inflight, target, claimed.body, at, what)
 
     # -- the rest of a queue's life
