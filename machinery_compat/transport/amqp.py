@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import amqp
 from kombu.transport import pyamqp
 
-from machinery_compat import errors
+from machinery_compat import celery_header, errors
 from machinery_compat.transport import base
 from machinery_compat.transport.amqp_message import (
     Message,
@@ -27,7 +27,7 @@ from machinery_compat.transport.amqp_message import (
 )
 from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingConnection
 from machinery_compat.transport.reconnect import Unavailable
-from machinery_compat.wire import Signature
+from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
 __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
 
@@ -135,11 +135,16 @@ class Channel(base.TaskChannel, ConfirmingChannel):
     # -- consuming
 
     def basic_consume(self, queue: str = "", consumer_tag: str = "", *args: Any, **kwargs: Any) -> Any:
-        if queue not in self.kombu_queues:
-            self.require_application()
-            self._queue_of[consumer_tag] = queue
-            kwargs["on_cancel"] = partial(self._consume_again, queue, args, kwargs)
-        return super().basic_consume(queue, consumer_tag, *args, **kwargs)
+        if queue in self.kombu_queues:
+            return super().basic_consume(queue, consumer_tag, *args, **kwargs)
+        self.require_application()
+        self._queue_of[consumer_tag] = queue
+        watched = {
+            **kwargs,
+            "callback": partial(self._delivered, queue, kwargs["callback"]),
+            "on_cancel": partial(self._consume_again, queue, args, kwargs),
+        }
+        return super().basic_consume(queue, consumer_tag, *args, **watched)
 
     def _consume_again(self, queue: str, args: tuple[Any, ...], options: dict[str, Any], consumer_tag: str) -> None:
         """Goes on with a queue whose consumer the broker has cancelled, as it does when it is deleted.
@@ -157,14 +162,56 @@ class Channel(base.TaskChannel, ConfirmingChannel):
             raise amqp.ConsumerCancelled(f"the consumer of queue {queue} was cancelled") from exc
         self.basic_consume(queue, consumer_tag, *args, **{**options, "nowait": True})
 
+    def _delivered(self, queue: str, callback: Callable[[amqp.Message], Any], raw: amqp.Message) -> None:
+        again = bool(raw.delivery_info["redelivered"])
+        known = again or base.deliveries(body_of(raw)) > 0
+        if not known or is_celery_message(raw) or not self._is_settled(Message(raw, self, queue), again):
+            callback(raw)
+
+    def _is_settled(self, message: Message, again: bool) -> bool:
+        """Whether a message that was delivered before is dealt with, so that its task need not run now.
+
+        RabbitMQ tells that it was, and not how often, nor whether the task had begun.
+
+        Args:
+            message: a message that RabbitMQ delivers again, or a counted copy of one.
+            again: whether RabbitMQ delivers it again.
+        """
+        signature = message.signature
+        if signature is None:
+            return False
+        running = self.border.running(signature.uuid)
+        if isinstance(running, Message) and not running.is_ours():
+            # The connection was lost, and the task goes on.
+            if running.acknowledged:
+                message.ack()
+            else:
+                running.adopt(message)
+            return True
+        state = self.border.state_of(signature)
+        if state == SUCCESS and not _has_followers(signature):
+            # Its end was stored, and only the acknowledgement was lost.
+            message.ack()
+            return True
+        if not again or state not in (STARTED, SUCCESS, FAILURE):
+            return False
+        message.lost("its worker or the connection of its worker was lost")
+        return True
+
     def message_to_python(self, raw_message: amqp.Message) -> Any:
         queue = self._queue_of.get(raw_message.delivery_info.get("consumer_tag", ""))
         if queue is None or is_celery_message(raw_message):
             return super().message_to_python(raw_message)
         message = Message(raw_message, self, queue)
         if message.signature is not None:
-            self.border.received([message.signature])
+            self._tell_received(message.signature, message.raw_body)
         return message
+
+    def _tell_received(self, signature: Signature, body: bytes) -> None:
+        try:
+            self.border.received([signature], [base.deliveries(body)])
+        except Exception:  # noqa: BLE001 - Kombu would take it for a message that cannot be decoded
+            base.logger.exception("RECEIVED is not stored for task %s", signature.uuid)
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         consumed = bool(self.callbacks)
@@ -192,6 +239,12 @@ class Channel(base.TaskChannel, ConfirmingChannel):
         )
 
     # -- what waits for the server during a delivery
+
+    def publish_again(self, message: Message, body: bytes) -> None:
+        """Sends a copy of a message, with another body, to the tail of its queue."""
+        assert message.signature is not None
+        copy = amqp_message(message.signature, body)
+        self._aside(lambda side: side.publish_confirmed(copy, exchange="", routing_key=message.queue, mandatory=True))
 
     def park(self, message: Message, seconds: float) -> None:
         """Sends a copy of a message to the tail of its queue, by way of a delay queue.
@@ -249,6 +302,11 @@ class Channel(base.TaskChannel, ConfirmingChannel):
         if side is not None:
             side.release()
         return super().close(*args, **kwargs)
+
+
+def _has_followers(signature: Signature) -> bool:
+    """Whether something follows a task's success that may not have been sent."""
+    return bool(signature.on_success or signature.chord_callback or celery_header.HEADER in (signature.headers or ()))
 
 
 def _kept(options: dict[str, Any]) -> dict[str, Any]:

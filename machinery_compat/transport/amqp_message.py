@@ -33,6 +33,8 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
     """An AMQP message from a queue of tasks; its Signature is None when it holds none."""
 
     channel: Channel
+    delivery_tag: int
+    delivery_info: dict[str, Any]
 
     def __init__(self, raw: amqp.Message, channel: Channel, queue: str) -> None:
         super().__init__(raw, channel=channel)
@@ -48,8 +50,19 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
             return
         fields = self.celery_fields(self.signature, self.raw_body)
         self.headers, self.properties, self.body = fields["headers"], fields["properties"], fields["body"]
+        if base.deliveries(self.raw_body):
+            self.delivery_info = {**self.delivery_info, "redelivered": True}
         self.content_type = self.content_encoding = None
         self._decoded_cache = self.body
+
+    def adopt(self, again: Message) -> None:
+        """Goes on as another delivery of the same message, which came after its own connection was lost."""
+        self.channel, self.delivery_tag, self.delivery_info = again.channel, again.delivery_tag, again.delivery_info
+        self.raw_body = again.raw_body
+
+    def is_ours(self) -> bool:
+        # With the connection goes the message: the broker gives it out again.
+        return self.channel.connection is not None
 
     def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None:
         try:
@@ -78,6 +91,15 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
 
     def hand_back(self) -> None:
         self.requeue()
+
+    def redeliver(self) -> None:
+        try:
+            self.channel.publish_again(self, base.redelivered(self.raw_body))
+        except Unavailable as exc:
+            base.logger.warning("a message goes back uncounted: %s", exc)
+            self.requeue()
+            return
+        self.ack()
 
     def park(self, seconds: float) -> None:
         try:

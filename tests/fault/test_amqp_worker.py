@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.redis, pytest.mark.rabbitmq]
 
 Staff = Callable[..., PythonWorker]
 
+APP = "tests.fault.amqp_app"
+
 
 def server_of(broker: str, backend: str, names: Names, separator: str = "") -> Server:
     amqp = AMQPConfig(exchange=names.exchange, binding_key=names.queue)
@@ -46,7 +48,7 @@ def staff(rabbit_server: RabbitServer, redis_db: str, names: Names, tmp_path: Pa
     """Starts Python workers."""
     with ExitStack() as stack:
 
-        def start(broker: str = "", **options: Any) -> PythonWorker:
+        def start(broker: str = "", ready: bool = True, **options: Any) -> PythonWorker:
             worker = PythonWorker(
                 tmp_path,
                 broker=broker or rabbit_server.url(),
@@ -57,7 +59,10 @@ def staff(rabbit_server: RabbitServer, redis_db: str, names: Names, tmp_path: Pa
                 **options,
             )
             stack.callback(lambda: print(worker.text()))
-            return stack.enter_context(worker)
+            if ready:
+                return stack.enter_context(worker)
+            stack.callback(worker.kill)
+            return worker
 
         yield start
 
@@ -77,7 +82,7 @@ def unacknowledged(rabbit: RabbitServer, queue: str) -> int:
 
 def expect_healthy(worker: PythonWorker) -> None:
     assert worker.process.running()
-    assert "Traceback" not in worker.text()
+    assert "Unrecoverable" not in worker.text()
     assert "CRITICAL" not in worker.text()
 
 
@@ -131,14 +136,73 @@ def test_prefetch_limits_what_a_worker_holds(
     wait_for(lambda: ended(server, uuids), 20)
 
 
-def test_a_delayed_task_is_no_redelivery(rabbit_server: RabbitServer, server: Server, staff: Staff) -> None:
+def test_a_delayed_task_is_no_redelivery(server: Server, staff: Staff) -> None:
     """RabbitMQ says in x-death that it has died once in the delay queue."""
-    worker = staff(loglevel="DEBUG", machinery_redelivery_limit="0")
+    worker = staff(app=APP, LIMIT="0")
 
     result = server.app.send_task("py_add", [20, 22], countdown=0.3)
 
     assert result.get(timeout=20) == 42
     expect_healthy(worker)
+
+
+def test_what_a_running_worker_gets_again_does_not_run_twice(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
+) -> None:
+    worker = staff(app=APP, LIMIT="0")
+    uuids = send(server, 2, 3000)
+    wait_for(lambda: len(worker.executions()) == 2)
+
+    for times in range(2, 4):
+        rabbit_server.close_connections()
+        wait_for(lambda times=times: worker.text().count("Connected to amqp") == times, 20)
+
+    wait_for(lambda: ended(server, uuids), 20)
+    wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0)
+    assert sorted(one.uuid for one in worker.executions()) == sorted(uuids)
+    expect_healthy(worker)
+
+
+def test_a_task_that_kills_its_workers_is_given_up(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
+) -> None:
+    told = new_signature("py_concat_error")
+    uuid = server.send_task(new_signature("die", on_error=[told])).signature.uuid
+    for _ in range(2):
+        worker = staff(app=APP, pool="threads", LIMIT="1", ready=False)
+        wait_for(lambda worker=worker: not worker.process.running(), 30)
+
+    worker = staff(app=APP, pool="threads", LIMIT="1")
+
+    state = wait_for(lambda: server.backend.task_state(uuid))
+    wait_for(lambda: ended(server, [told.uuid]), 20)
+    state = server.backend.task_state(uuid)
+    assert state is not None
+    assert state.state == "FAILURE"
+    assert state.error.startswith("given up after 2 runs")
+    assert [one.uuid for one in worker.executions()].count(uuid) == 2
+    queues = rabbit_server.list_queues()
+    assert queues[f"{names.queue}:dead"] == 1
+    assert queues[names.queue] == 0
+    expect_healthy(worker)
+
+
+def test_what_was_only_fetched_is_not_counted(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
+) -> None:
+    """A worker is killed with one task running and others waiting in it."""
+    first = staff(concurrency=1)
+    uuids = send(server, 4, 400)
+    wait_for(lambda: first.executions())
+    first.kill()
+
+    second = staff(app=APP, concurrency=1, LIMIT="1")
+
+    wait_for(lambda: ended(server, uuids), 20)
+    states = server.backend.task_states(uuids)
+    assert [bool(one and one.celery) for one in states].count(True) == 1, "one had begun"
+    assert sorted({one.uuid for one in second.executions()}) == sorted(uuids)
+    expect_healthy(second)
 
 
 def test_the_next_broker_is_used_when_the_first_is_down_or_dies(
