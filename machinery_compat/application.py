@@ -19,10 +19,12 @@ from celery.worker import state as worker_state
 from kombu import Queue
 
 from machinery_compat import canvas, celery_header, errors, urls
+from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.eager import Runner
 from machinery_compat.followers import as_canvas, is_celerys
+from machinery_compat.pool import exits_are_failures
 from machinery_compat.settings import redelivery_limit_of, settings_of, transport_options_of
 from machinery_compat.transport.base import OPTION, Border, TaskPayload
 from machinery_compat.wire import Signature
@@ -37,12 +39,17 @@ class Task(CeleryTask):  # type: ignore[misc]
     """The base class of tasks: adds Machinery's retries to Celery's."""
 
     abstract = True
+    Request = "machinery_compat.request:Request"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.request.called_directly:
             return super().__call__(*args, **kwargs)
+        if fence.is_superseded(self.request):
+            # Another worker has begun it since; nothing that this run would do counts.
+            raise Ignore
         try:
-            return self.run(*args, **kwargs)
+            with exits_are_failures():
+                return self.run(*args, **kwargs)
         except (Retry, Ignore, Reject):
             raise
         except Exception as exc:

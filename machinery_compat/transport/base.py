@@ -233,6 +233,12 @@ class TaskChannel:
     border: Border
     #: The queues that Celery has made for itself: remote control, replies and events.
     kombu_queues: set[str]
+    #: Whether the tasks of its messages run in this process; the consumer says it.
+    runs_tasks = False
+
+    def slots(self) -> int:
+        """How many of its messages may be running at once; the consumer puts its pool's answer here."""
+        return 1
 
     def prepare_message(
         self,
