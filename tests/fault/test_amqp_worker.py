@@ -80,6 +80,12 @@ def unacknowledged(rabbit: RabbitServer, queue: str) -> int:
     return {row["name"]: int(row["messages_unacknowledged"]) for row in listed}[queue]
 
 
+def steady_connections(rabbit: RabbitServer) -> int:
+    """How many there are, when two looks agree; 0 when not."""
+    first, second = (len(json.loads(rabbit.ctl("list_connections", "--formatter", "json", "pid"))) for _ in range(2))
+    return first if first == second else 0
+
+
 def expect_healthy(worker: PythonWorker) -> None:
     assert worker.process.running()
     assert "Unrecoverable" not in worker.text()
@@ -91,7 +97,7 @@ def test_all_connections_are_cut_while_tasks_run(
     rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff, pool: str
 ) -> None:
     worker = staff(pool=pool)
-    uuids = send(server, 12, 700)
+    uuids = send(server, 10, 500)
     wait_for(lambda: worker.executions())
 
     for _ in range(2):
@@ -149,32 +155,39 @@ def test_a_delayed_task_is_no_redelivery(server: Server, staff: Staff) -> None:
 def test_what_a_running_worker_gets_again_does_not_run_twice(
     rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
 ) -> None:
+    """Nor does it leave connections behind, not even the one on which a task of nobody is put aside."""
     worker = staff(app=APP, LIMIT="0")
-    uuids = send(server, 2, 3000)
+    uuids = send(server, 2, 6000)
+    server.send_task(new_signature("nobody"))
     wait_for(lambda: len(worker.executions()) == 2)
+
+    server.app.pool.force_close_all()
+    before = wait_for(lambda: steady_connections(rabbit_server), 20)
 
     for times in range(2, 4):
         rabbit_server.close_connections()
-        wait_for(lambda times=times: worker.text().count("Connected to amqp") == times, 20)
+        wait_for(lambda times=times: worker.text().count("mingle: all alone") == times, 20)
 
+    wait_for(lambda: steady_connections(rabbit_server) == before, 20)
     wait_for(lambda: ended(server, uuids), 20)
-    wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0)
+    wait_for(lambda: unacknowledged(rabbit_server, names.queue) == 0)
     assert sorted(one.uuid for one in worker.executions()) == sorted(uuids)
     expect_healthy(worker)
 
 
-def test_a_task_that_kills_its_workers_is_given_up(
-    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_task_that_kills_what_runs_it_is_given_up(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff, pool: str
 ) -> None:
+    """A process of the pool with prefork, the whole worker with threads."""
     told = new_signature("py_concat_error")
     uuid = server.send_task(new_signature("die", on_error=[told])).signature.uuid
-    for _ in range(2):
-        worker = staff(app=APP, pool="threads", LIMIT="1", ready=False)
-        wait_for(lambda worker=worker: not worker.process.running(), 30)
+    for _ in range(2 if pool == "threads" else 0):
+        victim = staff(app=APP, pool=pool, LIMIT="1", ready=False)
+        wait_for(lambda victim=victim: not victim.process.running(), 30)
 
-    worker = staff(app=APP, pool="threads", LIMIT="1")
+    worker = staff(app=APP, pool=pool, LIMIT="1")
 
-    state = wait_for(lambda: server.backend.task_state(uuid))
     wait_for(lambda: ended(server, [told.uuid]), 20)
     state = server.backend.task_state(uuid)
     assert state is not None
