@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from celery import Task as CeleryTask
 from celery.app.task import extract_exec_options
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_retry, worker_process_init
+from celery.worker import state as worker_state
 from kombu import Queue
 
 from machinery_compat import canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
@@ -24,11 +26,13 @@ from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.eager import Runner
 from machinery_compat.pool import exits_are_failures
 from machinery_compat.settings import redelivery_limit_of, settings_of, transport_options_of
-from machinery_compat.transport.base import OPTION, Border
+from machinery_compat.transport.base import OPTION, Border, TaskPayload
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 
 __all__ = ["Celery", "Task", "enable"]
+
+logger = logging.getLogger("machinery_compat")
 
 
 class Task(CeleryTask):  # type: ignore[misc]
@@ -192,6 +196,23 @@ class AppBorder(Border):
         ]
         for run, group in groupby(kept, key=itemgetter(1)):
             backend.store_received([one for one, _ in group], run)
+
+    def state_of(self, signature: Signature) -> str:
+        backend, task = self.app.backend, self.app.tasks.get(signature.name)
+        if not isinstance(backend, Backend) or task is None or task.ignore_result or _ignores_result(signature):
+            return ""
+        try:
+            state = backend.task_state(signature.uuid)
+        except Exception:
+            logger.warning("the state of task %s[%s] cannot be read", signature.name, signature.uuid, exc_info=True)
+            return ""
+        return state.state if state is not None else ""
+
+    def running(self, uuid: str) -> TaskPayload | None:
+        request = worker_state.requests.get(uuid)
+        if request is None or request.app is not self.app or request not in worker_state.active_requests:
+            return None
+        return request.message if isinstance(request.message, TaskPayload) else None
 
     def given_up(self, body: bytes, reason: str) -> None:
         try:

@@ -9,6 +9,7 @@ The hierarchy::
     │   ├── EncodeError         a Python value that has no place on the wire
     │   └── DecodeError         bytes that are no Signature, TaskState or GroupMeta
     │       └── ArgumentError   an Arg whose Value does not fit its Type
+    ├── BrokerError             the broker cannot be reached or refused a message
     ├── BackendError            the result store refused or lost something
     ├── LockError               a lock could not be taken
     ├── TaskNotRegistered       a name that this process has no function for
@@ -24,6 +25,7 @@ from datetime import timedelta
 __all__ = [
     "ArgumentError",
     "BackendError",
+    "BrokerError",
     "ConfigError",
     "CronError",
     "DecodeError",
@@ -67,6 +69,10 @@ class DecodeError(WireError):
 
 class ArgumentError(DecodeError):
     """The Value of an Arg does not fit its Type; the text is Go's."""
+
+
+class BrokerError(MachineryError):
+    """The broker cannot be reached, or has refused a message."""
 
 
 class BackendError(MachineryError):

@@ -15,6 +15,10 @@ __all__ = ["redelivery_limit_of", "settings_of", "transport_options_of"]
 
 logger = logging.getLogger("machinery_compat.settings")
 
+#: How a sender tries again when the broker does not take a message: after 1, 1, 2, 3 and 5 s, at once
+#: the first time if the broker had been there. 12 s, and the time that the attempts take.
+PUBLISH_RETRIES = {"max_retries": 5, "interval_start": 1, "interval_step": 1, "interval_max": 5}
+
 
 def transport_options_of(config: Config, border: Border) -> dict[str, Any]:
     """The options of the broker's transport, the application's border among them."""
@@ -64,6 +68,9 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
         "result_expires": config.results_expire_in,
         "broker_transport_options": transport_options_of(config, border),
         "broker_connection_retry_on_startup": True,
+        # As Go's workers, which try for ever.
+        "broker_connection_max_retries": None,
+        "task_publish_retry_policy": dict(PUBLISH_RETRIES),
         "task_default_queue": config.default_queue,
         "task_default_exchange": amqp.exchange,
         "task_default_exchange_type": amqp.exchange_type or "direct",

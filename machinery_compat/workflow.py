@@ -125,7 +125,7 @@ class Workflow:
             serializer=SERIALIZER,
             exchange=queue.exchange if queue else self.app.amqp.default_exchange,
             routing_key=queue.routing_key if queue else signature.routing_key,
-            declare=[queue] if queue else [],
+            declare=[queue or self.app.amqp.default_exchange],
             delivery_mode=2,
             retry=retry,
             retry_policy=dict(self.app.conf.task_publish_retry_policy),

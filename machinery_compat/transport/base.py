@@ -115,6 +115,14 @@ class Border:
             runs: the :func:`deliveries` of each; empty where none was put back.
         """
 
+    def state_of(self, signature: Signature) -> str:
+        """What the result store says of a task's state; empty where nobody keeps it or it cannot be asked."""
+        return ""
+
+    def running(self, uuid: str) -> TaskPayload | None:
+        """The message of a task that this worker is running just now."""
+        return None
+
     def given_up(self, body: bytes, reason: str) -> None:
         """Called from any thread before a message that has been put back too often is buried.
 
