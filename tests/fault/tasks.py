@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.integration.tasks import await_file, number
 from tests.support.tasks import task
 
-__all__ = ["hold", "hold_early", "number", "number_early"]
+__all__ = ["hold", "hold_early", "number", "number_early", "number_limited"]
 
 
 @task(name="hold")
@@ -30,4 +30,10 @@ def hold_early(started: str, gate: str) -> str:
 @task(name="number_early", acks_late=False)
 def number_early(value: int) -> int:
     """A number's task, acknowledged when it begins."""
+    return value
+
+
+@task(name="number_limited", rate_limit="1/h")
+def number_limited(value: int) -> int:
+    """A number's task that a worker begins once an hour."""
     return value

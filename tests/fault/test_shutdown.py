@@ -183,6 +183,24 @@ def test_what_has_not_begun_goes_to_others_before_the_running_task_ends(place: P
     assert place.in_queue() == place.taken() == 0
 
 
+@REDIS_ONLY
+def test_what_waits_for_its_rate_limit_goes_back_too(place: Place) -> None:
+    running = place.run_until()
+    waiting = [place.send("number_limited", n) for n in range(RESERVED)]
+    first = place.worker()
+    running.wait_running()
+    wait_for(lambda: place.in_queue() == 0)
+
+    tell(first, signal.SIGTERM)
+    wait_for(lambda: place.in_queue() == RESERVED, message=first.text)
+
+    running.let_go()
+    assert end_of(first) == 0, first.text()
+    running.ends()
+    assert place.runs() == {running.id: 1}
+    assert [one.uuid for one in place.server.broker.get_pending_tasks(place.names.queue)] == [one.id for one in waiting]
+
+
 def test_quit_gives_back_what_has_not_begun(place: Place, tmp_path: Path) -> None:
     gate, running = threading.Event(), threading.Event()
 
