@@ -28,7 +28,7 @@ from tests.support.services import RabbitServer
 from tests.support.waiting import wait_for
 from tests.support.workers import read_journal
 
-TASKS = "tests.fault.tasks"
+TASKS = "tests.fault.stopping_tasks"
 #: As many as a worker with one place reserves beside the task that it runs.
 RESERVED = 3
 TWICE = (signal.SIGTERM, signal.SIGTERM)
@@ -285,7 +285,7 @@ def test_an_end_at_once_fails_what_cannot_go_back(place: Place, pool: str) -> No
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_soft_shutdown_finishes_what_is_short(place: Place, pool: str) -> None:
     short, long = place.run_until(), place.run_until()
-    first = place.worker(pool, 2, app="tests.fault.apps:soft")
+    first = place.worker(pool, 2, app="tests.fault.stopping_apps:soft")
     short.wait_running()
     long.wait_running()
 
@@ -349,7 +349,7 @@ def test_the_task_of_a_killed_child_is_run_again(place: Place) -> None:
 )
 def test_what_outlives_the_grace_time_is_run_by_another(place: Place, pool: str) -> None:
     short, long = place.run_until(), place.run_until()
-    first = place.worker(pool, 2, app="tests.fault.apps:short_lease")
+    first = place.worker(pool, 2, app="tests.fault.stopping_apps:short_lease")
     short.wait_running()
     long.wait_running()
 
@@ -361,7 +361,7 @@ def test_what_outlives_the_grace_time_is_run_by_another(place: Place, pool: str)
     wait_for(lambda: place.taken() == 1, message=first.text)
     first.kill()
     long.let_go()
-    place.worker(app="tests.fault.apps:short_lease")
+    place.worker(app="tests.fault.stopping_apps:short_lease")
 
     long.ends()
     assert place.runs() == {short.id: 1, long.id: 2}
