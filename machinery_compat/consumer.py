@@ -12,10 +12,8 @@ from typing import Any
 
 from celery.app.trace import build_tracer
 from celery.utils.log import get_logger
-from celery.worker import state
-from celery.worker.consumer import Consumer as CeleryConsumer
-from kombu.common import ignore_errors
 
+from machinery_compat.stopping import StoppingConsumer
 from machinery_compat.transport.base import TaskChannel, TaskPayload
 
 __all__ = ["Consumer"]
@@ -50,7 +48,7 @@ class _Strategies(dict[str, Any]):
         return strategy
 
 
-class Consumer(CeleryConsumer):  # type: ignore[misc]
+class Consumer(StoppingConsumer):
     """A Celery consumer for queues that Go workers share."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,31 +64,6 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             # Only the prefork pool has one: its tasks run in other processes.
             channel.runs_tasks = not pool.uses_semaphore
         return super().create_task_handler(*args, **kwargs)
-
-    def stop(self) -> None:
-        """Gives back what was reserved and not begun, before Celery waits for the running tasks.
-
-        Celery alone would hold it until the last of them has ended.
-        """
-        if self.task_consumer is not None:
-            # Nothing new may come, least of all what is given back.
-            ignore_errors(self, self.task_consumer.cancel)
-            # Each goes to the head of its queue: the last one first, so that their order stays.
-            for request in reversed(self._waiting_requests(self.task_consumer.channel)):
-                request.message.reject_log_error(logger, self.connection_errors, requeue=True)
-                request.acknowledged = True
-        super().stop()
-
-    def _waiting_requests(self, channel: Any) -> list[Any]:
-        """The requests that no process of the pool has been given, in the order of their arrival."""
-        waiting = {
-            request.message.delivery_tag: request
-            for request in list(state.reserved_requests)
-            if request.message.channel is channel and request._apply_result is None and not request.acknowledged
-        }
-        # Kombu's own channels know the order; RabbitMQ keeps it by itself.
-        arrived = list(channel.qos._delivered) if hasattr(channel, "qos") else sorted(waiting)
-        return [waiting[tag] for tag in arrived if tag in waiting]
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Puts a task that this process has no function for back, for a worker that has.

@@ -144,6 +144,8 @@ class Worker:
         alone = _running <= {self}
         if alone or hub is None:
             state.should_stop = 0
+            if hub is not None:
+                hub.call_soon(_look_up)
         else:
             hub.call_soon(_shut_down)
 
@@ -222,6 +224,10 @@ class Worker:
 
 def _shut_down() -> None:
     raise WorkerShutdown(0)
+
+
+def _look_up() -> None:
+    """Makes the event loop see at once that it is to stop."""
 
 
 def _host() -> str:

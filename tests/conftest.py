@@ -16,6 +16,7 @@ from typing import NoReturn, Protocol
 import pytest
 from hypothesis import settings
 
+from tests.smoke.runtime import RUNTIMES, VARIABLE, runtime
 from tests.support import golang
 from tests.support.golang import GoClient, GoWorker
 from tests.support.processes import Unavailable
@@ -47,6 +48,10 @@ def pytest_configure() -> None:
         os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+def pytest_report_header() -> str:
+    return f"smoke tests: servers and workers run as {RUNTIMES[runtime()]} ({VARIABLE})"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -284,6 +284,9 @@ class TaskChannel:
         if auto_delete and "x-expires" in (arguments or {}):
             self.kombu_queues.add(queue)
 
+    def give_back_undelivered(self) -> None:
+        """Returns what has arrived and is not delivered yet to its queue; most transports hold nothing back."""
+
     def require_application(self) -> None:
         """Refuses to consume tasks for an application that would throw away what it does not know.
 

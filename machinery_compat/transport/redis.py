@@ -65,6 +65,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         self._commands: redis.Redis | None = None
         self._stopped_claims: list[Claim] = []
         self._settled: deque[tuple[str, bytes]] = deque()
+        self._undelivered: deque[Claimed] = deque()
         super().__init__(connection, **kwargs)
         self.QoS = ClaimQoS
         self.delayed_tasks_key = self.delayed_tasks_key or Channel.delayed_tasks_key
@@ -242,14 +243,24 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
             except errors.DecodeError as exc:
                 self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
         self.border.received([signature for signature, _ in arrived], [base.deliveries(body) for _, body in arrived])
-        for signature, body in arrived:
-            self.connection._deliver(Claimed(signature, body, keys), keys.queue)
+        self._undelivered.extend(Claimed(signature, body, keys) for signature, body in arrived)
+        # A worker that runs tasks where they are delivered may give the rest back meanwhile.
+        while self._undelivered:
+            claimed = self._undelivered.popleft()
+            self.connection._deliver(claimed, claimed.keys.queue)
+
+    def give_back_undelivered(self) -> None:
+        while self._undelivered:
+            self.put_back(self._undelivered.pop())
 
     # -- settling
 
     def settle(self, keys: Keys, body: bytes) -> None:
         """Forgets a message that has been dealt with, with the next round of the event loop."""
         self._settled.append((keys.inflight, body))
+        if not self.claims:
+            # Nothing is consumed any more, so there may be no next round.
+            self.flush_settled()
 
     def flush_settled(self) -> None:
         """Acknowledges in one round trip what was settled since the last time."""
