@@ -19,7 +19,7 @@ from hypothesis import settings
 from tests.support import golang
 from tests.support.golang import GoClient, GoWorker
 from tests.support.processes import Unavailable
-from tests.support.services import RabbitServer, RedisServer
+from tests.support.services import MemcachedServer, MongoServer, RabbitServer, RedisServer, Server
 
 REDIS_DATABASES = 16
 
@@ -99,6 +99,28 @@ def rabbit_server() -> Iterator[RabbitServer]:
         _missing(error)
     yield server
     server.close()
+
+
+def _started(server: Server) -> Iterator[Server]:
+    try:
+        server.start()
+    except Unavailable as error:
+        server.close()
+        _missing(error)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[Server]:
+    """A Memcached for all tests."""
+    yield from _started(MemcachedServer())
+
+
+@pytest.fixture(scope="session")
+def mongo_server() -> Iterator[Server]:
+    """A MongoDB for all tests."""
+    yield from _started(MongoServer())
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@
 -- ARGV[5]  'PENDING' to write only over a PENDING state, else ''
 local name, created = '', '0001-01-01T00:00:00Z'
 local old = redis.call('GET', KEYS[1])
+if ARGV[5] ~= '' and not old then return 0 end
 if old then
     -- The escaped text is spliced, never decoded: a name stays byte for byte what it was.
     name = string.match(old, '"TaskName":"(.-)","State":') or name
-    created = string.match(old, '.*"CreatedAt":"([^"]*)"') or created
+    created = string.match(old, '^.*"CreatedAt":"([^"]*)"') or created
     if ARGV[5] ~= '' and string.match(old, '"State":"(%u+)"') ~= ARGV[5] then return 0 end
 end
 local state = ARGV[1] .. name .. ARGV[2] .. created .. ARGV[3]
