@@ -198,23 +198,21 @@ class MemcachedServer(Server):
 
     def _answers(self) -> bool:
         try:
-            return self.ask("version").startswith("VERSION")
+            return "version" in memcached_stats(self.port)
         except OSError:
             return False
 
-    def ask(self, command: str) -> str:
-        """The first part of the answer to a command of one line."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
-            probe.sendall(f"{command}\r\n".encode())
-            return probe.recv(65536).decode()
-
-    def stats(self) -> dict[str, str]:
-        """The server's counters."""
-        lines = [line.split(" ", 2) for line in self.ask("stats").splitlines() if line.startswith("STAT ")]
-        return {name: value for _, name, value in lines}
-
     def url(self) -> str:
         return f"memcache://127.0.0.1:{self.port}"
+
+
+def memcached_stats(port: int) -> dict[str, str]:
+    """The counters of a Memcached server."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client, client.makefile("rw", newline="") as file:
+        file.write("stats\r\n")
+        file.flush()
+        lines = iter(lambda: file.readline().rstrip(), "END")
+        return {name: value for _, name, value in (line.split(" ", 2) for line in lines)}
 
 
 def mongod_binary() -> Path:
