@@ -9,6 +9,7 @@ from typing import Any
 
 from machinery_compat import errors, memcache_client, urls
 from machinery_compat.backends.base import Backend
+from machinery_compat.backends.frontier import Frontier
 from machinery_compat.backends.limits import TooLarge
 from machinery_compat.wire import GroupMeta, Signature, TaskState
 
@@ -27,13 +28,15 @@ SETTLE = 0.01
 MARK_LENGTH = 16
 
 
-class MemcacheBackend(Backend):
+class MemcacheBackend(Frontier, Backend):
     """Results on Memcached. URL: ``memcache://host:port``, or several servers with commas between them."""
 
     persistent = False
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(app, url=url, **kwargs)
+        # One for all threads: the client is.
+        self.thread_safe = True
         if not url:
             raise errors.ConfigError("the Memcache result backend needs a URL, such as memcache://localhost:11211")
         self.url: str = url

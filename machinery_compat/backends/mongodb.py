@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -16,6 +17,7 @@ from pymongo import errors as pymongo_errors
 from machinery_compat import errors, urls
 from machinery_compat.backends import mongo_documents as documents
 from machinery_compat.backends.base import Backend
+from machinery_compat.backends.frontier import Frontier
 from machinery_compat.backends.limits import TooLarge
 from machinery_compat.backends.store import STATES
 from machinery_compat.wire import ZERO_TIME, GroupMeta, Signature, TaskState
@@ -32,11 +34,13 @@ SELECTION_TIMEOUT = 10_000
 BATCH = 1000
 #: The server's code for a document that is there already.
 DUPLICATE = 11000
+#: Its codes for a document of more than 16 MiB, as it came or as it would be.
+TOO_LARGE = {10334, 17419, 17420}
 #: Times beyond Python's years must not fail the reading of others.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 
 
-class MongoBackend(Backend):
+class MongoBackend(Frontier, Backend):
     """Results on MongoDB. URL: ``mongodb://`` or ``mongodb+srv://`` as MongoDB has them.
 
     ``Config.mongodb`` gives another database or a client of the application's own.
@@ -46,6 +50,8 @@ class MongoBackend(Backend):
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(app, url=url, **kwargs)
+        # One for all threads: the client is.
+        self.thread_safe = True
         if not url:
             raise errors.ConfigError("the MongoDB result backend needs a URL, such as mongodb://localhost:27017")
         self.url: str = url
@@ -82,7 +88,7 @@ class MongoBackend(Backend):
         if "serverselectiontimeoutms" not in self.url.lower():
             options.setdefault("serverSelectionTimeoutMS", SELECTION_TIMEOUT)
         try:
-            return pymongo.MongoClient(self.url, connect=False, **options)
+            client: Any = pymongo.MongoClient(self.url, connect=False, **options)
         except (pymongo_errors.PyMongoError, ValueError, TypeError) as exc:
             # Its text may repeat the URL, and so the password.
             reason = str(exc).replace(self.url, urls.redact(self.url))
@@ -90,6 +96,9 @@ class MongoBackend(Backend):
             raise errors.ConfigError(
                 f"{urls.redact(self.url)}: {reason.replace(password, '***') if password else reason}"
             ) from None
+        # Not at exit: a forked process would try to reach the server.
+        weakref.finalize(self, client.close).atexit = False
+        return client
 
     def _collection(self, name: str, client: Any) -> Any:
         settings = self.app.machinery.config.mongodb
@@ -134,8 +143,9 @@ class MongoBackend(Backend):
         try:
             # All at once: the documents are small, and a cursor would cost a round trip for each hundred.
             return list(collection.find(wanted, batch_size=len(uuids) + 1))
-        except BSONError as exc:
-            raise errors.BackendError(f"a document of {', '.join(uuids[:3])} cannot be read: {exc}") from exc
+        except (BSONError, UnicodeEncodeError) as exc:
+            some = ", ".join(map(repr, uuids[:3]))
+            raise errors.BackendError(f"a document of {some} cannot be read: {exc}") from exc
 
     def _state_of(self, document: dict[str, Any]) -> TaskState:
         uuid = document["_id"]
@@ -192,8 +202,10 @@ class MongoBackend(Backend):
     def _write(self, write: Any, operations: list[Any]) -> Any:
         try:
             return write(operations)
-        except pymongo_errors.DocumentTooLarge as exc:
-            raise TooLarge(f"a document is larger than MongoDB takes: {exc}; return a reference to the data") from exc
+        except (pymongo_errors.DocumentTooLarge, pymongo_errors.OperationFailure) as exc:
+            if isinstance(exc, pymongo_errors.OperationFailure) and not _codes(exc) & TOO_LARGE:
+                raise
+            raise TooLarge(f"a document is larger than MongoDB takes ({exc}); return a reference to the data") from None
         except (BSONError, UnicodeEncodeError, OverflowError) as exc:
             raise errors.BackendError(f"a document cannot be written to MongoDB: {exc}") from exc
 
@@ -235,3 +247,9 @@ class MongoBackend(Backend):
         # Nothing tells whether it is a task or a group.
         self._tasks.delete_one({"_id": uuid})
         self._groups.delete_one({"_id": uuid})
+
+
+def _codes(exc: pymongo_errors.OperationFailure) -> set[int]:
+    """The server's codes in an error."""
+    failures = exc.details.get("writeErrors", ()) if exc.details else ()
+    return {one["code"] for one in failures} | ({exc.code} if exc.code is not None else set())
