@@ -273,8 +273,11 @@ def with_colon(url: str | list[str] | tuple[str, ...]) -> str | list[str]:
 
 
 def uncut(url: str) -> str:
-    """The URL as it was written: Kombu and Celery cut ``redis+socket://`` at the plus sign."""
-    return f"redis+{url}" if url.startswith("socket://") else url
+    """The URL as it was written: Kombu and Celery cut ``redis+socket://`` and ``mongodb+srv://`` at the plus sign."""
+    for kind, cut in (("redis", "socket://"), ("mongodb", "srv://")):
+        if url.startswith(cut):
+            return f"{kind}+{url}"
+    return url
 
 
 def _kind(url: str, table: tuple[tuple[str, str], ...], failure: str) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from tests.smoke.runtime import RUNTIMES, VARIABLE, runtime
 from tests.support import golang
 from tests.support.golang import GoClient, GoWorker
 from tests.support.processes import Unavailable
-from tests.support.services import RabbitServer, RedisServer
+from tests.support.services import MemcachedServer, MongoServer, RabbitServer, RedisServer, Server
 
 REDIS_DATABASES = 16
 
@@ -59,7 +59,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    programs = [golang.WORKER, golang.CLIENT] if {"go_worker", "go_client"} & used else []
+    programs = [golang.WORKER, golang.CLIENT] if {"go_worker", "go_client", "pair"} & used else []
     if "example" in used:
         programs += [golang.EXAMPLES[flavor] for flavor in golang.REDIS_FLAVORS]
     try:
@@ -106,6 +106,28 @@ def rabbit_server() -> Iterator[RabbitServer]:
     server.close()
 
 
+def _started(server: Server) -> Iterator[Server]:
+    try:
+        server.start()
+    except Unavailable as error:
+        server.close()
+        _missing(error)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[Server]:
+    """A Memcached for all tests."""
+    yield from _started(MemcachedServer())
+
+
+@pytest.fixture(scope="session")
+def mongo_server() -> Iterator[Server]:
+    """A MongoDB for all tests."""
+    yield from _started(MongoServer())
+
+
 @dataclass(frozen=True)
 class Names:
     """Names that no other test uses."""
@@ -129,17 +151,17 @@ class GoClientFactory(Protocol):
     def __call__(self, **connection: object) -> GoClient: ...
 
 
-@pytest.fixture
-def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
+@contextmanager
+def go_workers(directory: Path) -> Iterator[GoWorkerFactory]:
     """Starts Go workers with the flags of ``golang.Connection``.
 
-    They are killed with the end of the test: on Redis a graceful end takes a second or two.
+    They are killed at the end: on Redis a graceful end takes a second or two.
     """
     with ExitStack() as workers:
 
         def start(*, journal: Path | None = None, **connection: object) -> GoWorker:
             try:
-                worker = GoWorker(tmp_path, journal, **connection)
+                worker = GoWorker(directory, journal, **connection)
             except Unavailable as error:
                 _missing(error)
             workers.callback(_show, worker.log)
@@ -149,19 +171,33 @@ def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
         yield start
 
 
-@pytest.fixture
-def go_client(tmp_path: Path) -> Iterator[GoClientFactory]:
-    """Starts Go clients with the flags of ``golang.Connection``; they end with the test."""
+@contextmanager
+def go_clients(directory: Path) -> Iterator[GoClientFactory]:
+    """Starts Go clients with the flags of ``golang.Connection``."""
     with ExitStack() as clients:
 
         def start(**connection: object) -> GoClient:
             try:
-                client = GoClient(tmp_path, **connection)
+                client = GoClient(directory, **connection)
             except Unavailable as error:
                 _missing(error)
             clients.callback(_show, client.log)
             return clients.enter_context(client)
 
+        yield start
+
+
+@pytest.fixture
+def go_worker(tmp_path: Path) -> Iterator[GoWorkerFactory]:
+    """Starts Go workers, which end with the test."""
+    with go_workers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def go_client(tmp_path: Path) -> Iterator[GoClientFactory]:
+    """Starts Go clients, which end with the test."""
+    with go_clients(tmp_path) as start:
         yield start
 
 

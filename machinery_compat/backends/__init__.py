@@ -12,6 +12,8 @@ __all__ = ["BACKENDS", "backend_for"]
 #: Kind of URL -> the class, loaded when it is needed so that its driver may be missing.
 BACKENDS = {
     "eager": "machinery_compat.backends.eager:EagerBackend",
+    "memcache": "machinery_compat.backends.memcache:MemcacheBackend",
+    "mongodb": "machinery_compat.backends.mongodb:MongoBackend",
     "null": "machinery_compat.backends.null:NullBackend",
     "redis": "machinery_compat.backends.redis:RedisBackend",
 }

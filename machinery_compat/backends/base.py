@@ -87,6 +87,9 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     #: The generation of the configuration and the expiry that it says, in seconds.
     _expiry: tuple[int, int] | None = None
 
+    def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return super().__reduce__(args, {"url": self.url, **(kwargs or {})})
+
     @property
     def expiry(self) -> int:
         """Seconds that a document is kept; 0 means for ever."""

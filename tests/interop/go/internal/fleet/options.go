@@ -39,9 +39,9 @@ func ParseOptions() (Options, error) {
 	var o Options
 	flag.StringVar(&o.Flavor, "flavor", "v2-redigo", strings.Join(Flavors, " | "))
 	flag.StringVar(&o.Broker, "broker", "", "redis://[user:pass@]host:port/db or amqp://...")
-	flag.StringVar(&o.Backend, "backend", "", "redis:// URL of the results (v1-amqp and v2-amqp also take amqp://)")
+	flag.StringVar(&o.Backend, "backend", "", "URL of the results: redis://, amqp://, memcache:// or mongodb://")
 	flag.StringVar(&o.Counter, "counter", "", "redis:// URL of the attempt counters (default: the backend)")
-	flag.StringVar(&o.Lock, "lock", "", "redis:// URL of the lock (default: v2 the backend, v1 none; v1 needs database 0)")
+	flag.StringVar(&o.Lock, "lock", "", "redis:// URL of the lock (default: v2 the backend if it is Redis, v1 none; v1 needs database 0)")
 	flag.StringVar(&o.Queue, "queue", "machinery_tasks", "the default queue")
 	flag.StringVar(&o.CustomQueue, "custom-queue", "", "consume this queue instead of the default one")
 	flag.StringVar(&o.Exchange, "exchange", "machinery_exchange", "AMQP exchange")

@@ -9,6 +9,8 @@ import (
 	"github.com/RichardKnop/machinery/v2"
 	amqpbackend "github.com/RichardKnop/machinery/v2/backends/amqp"
 	backendsiface "github.com/RichardKnop/machinery/v2/backends/iface"
+	memcachebackend "github.com/RichardKnop/machinery/v2/backends/memcache"
+	mongobackend "github.com/RichardKnop/machinery/v2/backends/mongo"
 	redisbackend "github.com/RichardKnop/machinery/v2/backends/redis"
 	amqpbroker "github.com/RichardKnop/machinery/v2/brokers/amqp"
 	brokersiface "github.com/RichardKnop/machinery/v2/brokers/iface"
@@ -91,8 +93,15 @@ func storage(options fleet.Options, cnf *config.Config) (backendsiface.Backend, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if strings.HasPrefix(options.Backend, "amqp") {
+	scheme, rest, _ := strings.Cut(options.Backend, "://")
+	switch scheme {
+	case "amqp", "amqps":
 		return amqpbackend.New(cnf), lock, nil
+	case "memcache":
+		return memcachebackend.New(cnf, strings.Split(rest, ",")), lock, nil
+	case "mongodb":
+		backend, err := mongobackend.New(cnf)
+		return backend, lock, err
 	}
 	address, err := fleet.ParseRedis(options.Backend)
 	if err != nil {
@@ -109,7 +118,7 @@ func newLock(options fleet.Options, cnf *config.Config) (locksiface.Lock, error)
 	if at == "" {
 		at = options.Backend
 	}
-	if strings.HasPrefix(at, "amqp") {
+	if !strings.HasPrefix(at, "redis") {
 		return eagerlock.New(), nil
 	}
 	address, err := fleet.ParseRedis(at)

@@ -1,0 +1,478 @@
+"""What every store of results does, whatever it is made of: one class, run over all of them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from bson import Binary, Decimal128, encode
+from celery import chain, chord, group, states
+from celery.exceptions import TimeoutError
+from celery.result import GroupResult, ResultSet
+
+from machinery_compat import (
+    Arg,
+    Celery,
+    Chain,
+    Chord,
+    Group,
+    GroupMeta,
+    Server,
+    Signature,
+    TaskError,
+    TaskState,
+    new_signature,
+)
+from machinery_compat.backends.base import Backend
+from machinery_compat.errors import BackendError
+from machinery_compat.wire import TaskResult, gotime, now_text
+from tests.conftest import Names
+from tests.integration.conftest import TASKS
+from tests.support.python_worker import PythonWorker
+from tests.support.services import RedisServer
+from tests.support.services import Server as ServerProcess
+from tests.support.stores import RawStore, raw_store
+from tests.support.waiting import wait_for
+
+KINDS = [
+    pytest.param("redis", marks=pytest.mark.redis),
+    "eager",
+    pytest.param("memcache", marks=pytest.mark.memcache),
+    pytest.param("mongodb", marks=pytest.mark.mongodb),
+]
+#: Results of each type, as Type and JSON text.
+RESULTS = [
+    ("bool", b"true"),
+    *((f"int{bits}", b"%d" % -(2 ** (bits - 1))) for bits in (8, 16, 32, 64)),
+    ("int", b"%d" % (2**63 - 1)),
+    *((f"uint{bits}", b"%d" % (2**bits - 1)) for bits in (8, 16, 32, 64)),
+    ("uint", b"0"),
+    ("float32", b"0.1"),
+    ("float64", b"100"),
+    ("float64", b"1e+21"),
+    ("float64", b"5e-324"),
+    ("string", b'""'),
+    ("string", b'"null"'),
+    ("string", b'"{\\"a\\": [1, 2]} "'),
+    ("string", '"a \\"quoted\\" \\u003cb\\u003e\\u0026\\u2028 😀 \\u0000\\u001f"'.encode()),
+    ("[]bool", b"[true,false]"),
+    ("[]int8", b"[-128,127]"),
+    ("[]int64", b"[]"),
+    ("[]int64", b"null"),
+    ("[]uint8", b'"AAH/"'),
+    ("[]byte", b'""'),
+    ("[]uint64", b"[18446744073709551615,0]"),
+    ("[]float32", b"[0.1,0.5]"),
+    ("[]float64", b"[0.1,1e-7,100]"),
+    ("[]string", b'["foo","\\u003cb\\u003e",""]'),
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def store(request: pytest.FixtureRequest) -> RawStore:
+    if request.param == "eager":
+        return raw_store("eager", "eager")
+    fixture = {"redis": "redis_server", "memcache": "memcached_server", "mongodb": "mongo_server"}[request.param]
+    server: ServerProcess = request.getfixturevalue(fixture)
+    # Of 16 databases of Redis the last but one; the others are emptied by other tests.
+    return raw_store(request.param, server.url(14) if isinstance(server, RedisServer) else server.url())
+
+
+@pytest.fixture(scope="module")
+def server(store: RawStore) -> Iterator[Server]:
+    server = store.server()
+    yield server
+    server.app.close()
+
+
+@pytest.fixture
+def backend(server: Server) -> Backend:
+    found: Backend = server.backend
+    return found
+
+
+@pytest.fixture
+def uuid(names: Names) -> str:
+    return f"task_{names.queue}"
+
+
+def pending(backend: Backend, uuid: str, name: str = "add") -> TaskState:
+    state = TaskState(task_uuid=uuid, task_name=name, state="PENDING", created_at=now_text())
+    backend.put_state(state)
+    return state
+
+
+def update(backend: Backend, uuid: str, state: str, only_over: str = "", **fields: Any) -> None:
+    backend.update_states([TaskState(task_uuid=uuid, state=state, **fields)], only_over=only_over)
+
+
+def same_time(one: TaskState, other: TaskState) -> bool:
+    """Whether both were created in the same millisecond, which is what MongoDB keeps."""
+    first, second = (gotime.time_ns(state.created_at) // 1_000_000 for state in (one, other))
+    return first == second
+
+
+def made_group(backend: Backend, uuid: str, count: int) -> list[str]:
+    members = [f"{uuid}-{number}" for number in range(count)]
+    backend.put_group(GroupMeta(group_uuid=uuid, task_uuids=members, created_at=now_text()))
+    backend.put_pending([Signature(uuid=member, name="add") for member in members])
+    return members
+
+
+class TestTasks:
+    def test_a_task_that_nobody_has_sent(self, backend: Backend, uuid: str) -> None:
+        assert backend.task_state(uuid) is None
+        assert backend.task_states([uuid, f"{uuid}-2"]) == [None, None]
+
+    def test_name_and_time_of_creation_stay(self, backend: Backend, uuid: str) -> None:
+        sent = pending(backend, uuid, 'a "name" <x>')
+        for state in ("RECEIVED", "STARTED", "RETRY", "SUCCESS"):
+            update(backend, uuid, state, results=[] if state == "SUCCESS" else None)
+            found = backend.task_state(uuid)
+            assert (found.state, found.task_name, found.error) == (state, 'a "name" <x>', "")
+            assert same_time(found, sent)
+
+    @pytest.mark.parametrize(("kind", "raw"), RESULTS, ids=[f"{kind} {raw!r}"[:40] for kind, raw in RESULTS])
+    def test_a_result_of_each_type(self, backend: Backend, uuid: str, kind: str, raw: bytes) -> None:
+        update(backend, uuid, "SUCCESS", results=[TaskResult.from_raw(kind, raw)])
+
+        (result,) = backend.task_state(uuid).results
+        assert (result.type, result.raw) == (kind, raw)
+        assert result.value == TaskResult.from_raw(kind, raw).value
+
+    def test_several_results_and_none(self, backend: Backend, uuid: str) -> None:
+        several = [TaskResult.from_raw("int64", b"1"), TaskResult.from_raw("string", b'"{}"', celery="celery:json")]
+        update(backend, uuid, "SUCCESS", results=several)
+        assert backend.task_state(uuid).results == several
+        update(backend, uuid, "SUCCESS", results=[])
+        assert backend.task_state(uuid).results == []
+
+    def test_a_failure_and_what_python_says_of_it(self, backend: Backend, uuid: str) -> None:
+        pending(backend, uuid)
+        update(backend, uuid, "FAILURE", error="no <luck>", celery='{"traceback": "…"}')
+
+        found = backend.task_state(uuid)
+        assert (found.state, found.error, found.celery) == ("FAILURE", "no <luck>", '{"traceback": "…"}')
+        assert found.results is None
+
+    def test_a_task_that_is_sent_again_begins_anew(self, backend: Backend, uuid: str) -> None:
+        update(backend, uuid, "FAILURE", error="e", celery="{}")
+        pending(backend, uuid, "other")
+
+        found = backend.task_state(uuid)
+        assert (found.state, found.task_name, found.error, found.celery) == ("PENDING", "other", "", None)
+        update(backend, uuid, "SUCCESS", results=[])
+        assert (backend.task_state(uuid).celery, backend.task_state(uuid).error) == (None, "")
+
+    def test_a_state_that_is_written_only_over_another(self, backend: Backend, uuid: str) -> None:
+        update(backend, uuid, "RETRY", only_over="PENDING")
+        assert backend.task_state(uuid) is None
+        pending(backend, uuid)
+        update(backend, uuid, "RETRY", only_over="PENDING")
+        assert backend.task_state(uuid).state == "RETRY"
+        update(backend, uuid, "SUCCESS", results=[])
+        update(backend, uuid, "RETRY", only_over="PENDING")
+        assert backend.task_state(uuid).state == "SUCCESS"
+
+    def test_many_states_keep_their_order(self, backend: Backend, uuid: str) -> None:
+        uuids = [f"{uuid}-{number}" for number in range(1500)]
+        backend.put_pending([Signature(uuid=one, name=f"n{number}") for number, one in enumerate(uuids)])
+        backend.update_states([TaskState(task_uuid=one, state="RECEIVED") for one in uuids[:50]])
+
+        found = backend.task_states([*uuids, f"{uuid}-x"])
+        assert [one.task_name for one in found[:-1]] == [f"n{number}" for number in range(1500)]
+        assert [one.state for one in found[48:52]] == ["RECEIVED", "RECEIVED", "PENDING", "PENDING"]
+        assert found[-1] is None
+
+    def test_purge(self, backend: Backend, store: RawStore, uuid: str) -> None:
+        pending(backend, uuid)
+        backend.purge(uuid)
+        backend.purge(uuid)
+        assert (backend.task_state(uuid), store.get(uuid)) == (None, None)
+
+    def test_threads_that_write_one_state_lose_nothing(self, backend: Backend, uuid: str) -> None:
+        sent = pending(backend, uuid)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: update(backend, uuid, ("STARTED", "RETRY")[number % 2]), range(80)))
+
+        found = backend.task_state(uuid)
+        assert found.task_name == "add"
+        assert same_time(found, sent)
+
+
+class TestGroups:
+    def test_a_group_and_its_members(self, backend: Backend, uuid: str) -> None:
+        members = made_group(backend, uuid, 3)
+
+        meta = backend.group_meta(uuid)
+        assert (meta.group_uuid, meta.task_uuids, meta.chord_triggered, meta.lock) == (uuid, members, False, False)
+        assert [one.task_uuid for one in backend.group_task_states(uuid)] == members
+
+    def test_a_group_is_complete_with_its_last_member(self, backend: Backend, uuid: str) -> None:
+        members = made_group(backend, uuid, 3)
+        for number, member in enumerate(reversed(members)):
+            assert not backend.group_completed(uuid, 3)
+            update(backend, member, ("SUCCESS", "FAILURE")[number % 2])
+        assert backend.group_completed(uuid, 3)
+
+    def test_a_group_or_a_member_that_is_missing(self, backend: Backend, uuid: str) -> None:
+        with pytest.raises(BackendError, match=uuid):
+            backend.group_completed(uuid, 2)
+        with pytest.raises(BackendError, match=uuid):
+            backend.trigger_chord(uuid)
+        first, second = made_group(backend, uuid, 2)
+        update(backend, first, "SUCCESS", results=[])
+        backend.purge(second)
+        with pytest.raises(BackendError, match=second):
+            backend.group_completed(uuid, 2)
+
+    def test_of_many_threads_one_triggers_the_chord(self, backend: Backend, uuid: str) -> None:
+        for number in range(5):
+            made_group(backend, f"{uuid}{number}", 1)
+            together = threading.Barrier(8)
+
+            def trigger(_: int, number: int = number, together: threading.Barrier = together) -> bool:
+                together.wait()
+                return bool(backend.trigger_chord(f"{uuid}{number}"))
+
+            with ThreadPoolExecutor(8) as pool:
+                assert sorted(pool.map(trigger, range(8))) == [False] * 7 + [True]
+            assert backend.group_meta(f"{uuid}{number}").chord_triggered
+            assert not backend.trigger_chord(f"{uuid}{number}")
+
+    def test_purge(self, backend: Backend, store: RawStore, uuid: str) -> None:
+        made_group(backend, uuid, 1)
+        backend.purge(uuid)
+        assert (backend.group_meta(uuid), store.get(uuid, "group_metas")) == (None, None)
+
+
+class TestExpiry:
+    def test_an_ended_task_goes(self, store: RawStore, uuid: str) -> None:
+        if store.kind == "eager":
+            # Go's never expires either.
+            assert store.server(results_expire_in=1).backend.expiry == 1
+            return
+        backend = store.server(results_expire_in=1).backend
+        pending(backend, uuid)
+        update(backend, uuid, "SUCCESS", results=[])
+        wait_for(lambda: backend.task_state(uuid) is None, 15)
+
+    @pytest.mark.parametrize("seconds", [60 * 86_400, -1], ids=["two months", "never"])
+    def test_a_long_life(self, store: RawStore, uuid: str, seconds: int) -> None:
+        backend = store.server(results_expire_in=seconds).backend
+        pending(backend, uuid)
+        update(backend, uuid, "SUCCESS", results=[])
+        made_group(backend, f"{uuid}-g", 1)
+        assert backend.trigger_chord(f"{uuid}-g")
+        # Memcached takes more than 30 days for a time since 1970, which is long past.
+        assert backend.task_state(uuid).state == "SUCCESS"
+        assert backend.group_meta(f"{uuid}-g").chord_triggered
+
+
+class TestCelery:
+    """The same through Celery's own calls."""
+
+    def test_get_and_states(self, server: Server, backend: Backend, uuid: str) -> None:
+        result = server.app.AsyncResult(uuid)
+        assert (result.state, result.ready()) == (states.PENDING, False)
+        with pytest.raises(TimeoutError):
+            result.get(timeout=0.05)
+        backend.store_result(uuid, {"a": [1, None]}, states.SUCCESS)
+        assert result.get(timeout=5) == {"a": [1, None]}
+        backend.store_result(uuid, KeyError("a", 1), states.FAILURE)
+        again = server.app.AsyncResult(uuid)
+        with pytest.raises(KeyError) as caught:
+            again.get(timeout=5)
+        assert caught.value.args == ("a", 1)
+        again.forget()
+        assert server.app.AsyncResult(uuid).state == states.PENDING
+
+    def test_get_many(self, server: Server, backend: Backend, uuid: str) -> None:
+        uuids = [f"{uuid}-{number}" for number in range(120)]
+        for number, one in enumerate(uuids):
+            backend.store_result(one, number, states.SUCCESS)
+        results = ResultSet([server.app.AsyncResult(one) for one in uuids], app=server.app)
+        assert results.join_native(timeout=10) == list(range(120))
+        waiting = ResultSet([server.app.AsyncResult(one) for one in (uuids[0], f"{uuid}-x")], app=server.app)
+        with pytest.raises(TimeoutError):
+            waiting.join_native(timeout=0.1)
+
+    def test_a_group_result(self, server: Server, backend: Backend, uuid: str) -> None:
+        children = [server.app.AsyncResult(f"{uuid}-{number}") for number in range(3)]
+        result = GroupResult(f"{uuid}-g", children, app=server.app)
+        result.save()
+        assert GroupResult.restore(result.id, app=server.app) == result
+        result.delete()
+        assert GroupResult.restore(result.id, app=server.app) is None
+
+    def test_a_state_of_the_users_own(self, server: Server, backend: Backend, uuid: str) -> None:
+        backend.store_result(uuid, {"done": 3}, "PROGRESS")
+        found = server.app.AsyncResult(uuid)
+        assert (found.state, found.info) == ("PROGRESS", {"done": 3})
+        assert backend.task_state(uuid).state == "STARTED"
+
+    def test_a_backend_that_is_pickled_finds_its_server_again(self, server: Server, backend: Backend) -> None:
+        server.app.set_current()
+        again = pickle.loads(pickle.dumps(backend))  # noqa: S301
+        assert (type(again), again.as_uri()) == (type(backend), backend.as_uri())
+
+    def test_a_forked_process_has_connections_of_its_own(self, backend: Backend, uuid: str, store: RawStore) -> None:
+        pending(backend, uuid)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                update(backend, uuid, "STARTED")
+                os.write(writing, backend.task_state(uuid).state.encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            assert pipe.read() == b"STARTED"
+        assert os.waitpid(child, 0)[1] == 0
+        # The eager store is the memory of one process.
+        assert backend.task_state(uuid).state == ("PENDING" if store.kind == "eager" else "STARTED")
+
+
+def mongo(**fields: Any) -> bytes:
+    return encode(fields)
+
+
+JSON_HOSTILE = {
+    "no JSON": b"{",
+    "nothing": b"",
+    "another shape": b"[1]",
+    "no document": b"{}",
+    "deep": b"[" * 100_000,
+    "not UTF-8": b'{"State":"SUCCESS","Error":"\xff',
+    "a state nobody knows": b'{"TaskUUID":"t","State":"DONE"}',
+    "a type nobody knows": b'{"TaskUUID":"t","State":"SUCCESS","Results":[{"Type":"complex","Value":1}]}',
+    "a value of another type": b'{"TaskUUID":"t","State":"SUCCESS","Results":[{"Type":"int64","Value":"x"}]}',
+    "results of another shape": b'{"TaskUUID":"t","State":"SUCCESS","Results":7}',
+    "a null as a result": b'{"TaskUUID":"t","State":"SUCCESS","Results":[null]}',
+    "an extra that is no JSON": b'{"TaskUUID":"t","State":"FAILURE","Celery":"{"}',
+}
+EXTRA = {"state": "FAILURE", "error": "", "extra": "{"}
+BSON_HOSTILE = {
+    "no document": mongo(),
+    "a state nobody knows": mongo(state="DONE"),
+    "a state that is no text": mongo(state=7),
+    "a name that is no text": mongo(state="STARTED", task_name={"a": 1}),
+    "a time that is none": mongo(state="STARTED", created_at="yesterday"),
+    "an error that is no text": mongo(state="FAILURE", error=[1]),
+    "a type nobody knows": mongo(state="SUCCESS", results=[{"type": "complex", "value": 1}]),
+    "a value of another type": mongo(state="SUCCESS", results=[{"type": "int64", "value": "x"}]),
+    "a number of MongoDB's own": mongo(state="SUCCESS", results=[{"type": "int64", "value": Decimal128("1")}]),
+    "no number": mongo(state="SUCCESS", results=[{"type": "float64", "value": float("nan")}]),
+    "binary data for a text": mongo(state="SUCCESS", results=[{"type": "int64", "value": Binary(b"x", 5)}]),
+    "results of another shape": mongo(state="SUCCESS", results=7),
+    "a result that is none": mongo(state="SUCCESS", results=[7]),
+    "a null as a result": mongo(state="SUCCESS", results=[None]),
+    "an extra that is no JSON": mongo(state="FAILURE", celery=EXTRA),
+    "an extra of another shape": mongo(state="FAILURE", error="", celery={"state": "FAILURE", "error": "", "extra": 7}),
+}
+#: What a sender writes and a worker leaves, as Go does.
+KEPT = {"a name that is no text", "a time that is none"}
+READERS: dict[str, Callable[[Celery, str], Any]] = {
+    "get": lambda app, uuid: app.AsyncResult(uuid).get(timeout=5),
+    "state": lambda app, uuid: app.AsyncResult(uuid).state,
+    "join": lambda app, uuid: ResultSet([app.AsyncResult(uuid)], app=app).join_native(timeout=5),
+}
+
+
+class TestHostile:
+    @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+    def test_a_document_that_no_worker_has_written_is_one_clear_error(
+        self, server: Server, store: RawStore, uuid: str, reader: Callable[[Celery, str], Any]
+    ) -> None:
+        for what, document in (BSON_HOSTILE if store.kind == "mongodb" else JSON_HOSTILE).items():
+            store.put(uuid, document)
+            with pytest.raises(BackendError, match=uuid):
+                pytest.fail(f"{what}: {reader(server.app, uuid)!r}")
+
+    def test_a_worker_writes_over_it(self, backend: Backend, store: RawStore, uuid: str) -> None:
+        if store.kind == "eager":
+            # It holds what this process has written, and nothing else.
+            return
+        for what, document in (BSON_HOSTILE if store.kind == "mongodb" else JSON_HOSTILE).items():
+            if what in KEPT:
+                continue
+            store.put(uuid, document)
+            update(backend, uuid, "SUCCESS", results=[TaskResult.from_raw("int64", b"1")])
+            assert backend.task_state(uuid).state == "SUCCESS"
+
+    def test_a_group_that_no_worker_has_written(self, server: Server, store: RawStore, uuid: str) -> None:
+        hostile = (b"{", b"[1]", b'{"GroupUUID":"g","TaskUUIDs":7}', b'{"GroupUUID":"g","Celery":"{"}')
+        if store.kind == "mongodb":
+            hostile = tuple(mongo(**one) for one in ({"task_uuids": 7}, {"task_uuids": [1]}, {"celery": "{"}))
+        for document in hostile:
+            store.put(uuid, document, "group_metas")
+            with pytest.raises(BackendError, match=uuid):
+                GroupResult.restore(uuid, app=server.app)
+
+
+@pytest.fixture(scope="module")
+def running(
+    store: RawStore, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, str]]:
+    """A Server whose tasks are run: by a prefork worker, or of the eager store where they are sent."""
+    if store.kind == "eager":
+        from tests.support import tasks
+
+        server = store.server()
+        server.app.loader.import_task_module(tasks.__name__)
+        server.app.finalize()
+        yield server, ""
+        return
+    queue = f"contract-{store.kind}"
+    broker = redis_server.url(14)
+    with PythonWorker(
+        tmp_path_factory.mktemp("worker"), broker=broker, backend=store.url, queue=queue, counter=broker, tasks=TASKS
+    ) as worker:
+        server = store.server(broker, default_queue=queue)
+        yield server, str(worker.log)
+        server.app.close()
+
+
+class TestWorker:
+    """Through a real worker with processes."""
+
+    def test_values_failures_and_nothing(self, running: tuple[Server, str]) -> None:
+        app = running[0].app
+        assert app.send_task("py_add", [20, 22]).get(timeout=15) == 42
+        assert app.send_task("py_swap", ["a", 1]).get(timeout=15) == (1, "a")
+        assert app.send_task("py_nothing").get(timeout=15) is None
+        with pytest.raises(ValueError, match=r"^boom$"):
+            app.send_task("py_fail", ["boom"]).get(timeout=15)
+
+    def test_machinerys_workflows(self, running: tuple[Server, str]) -> None:
+        server = running[0]
+        result = server.send_task(new_signature("py_fail", "boom"))
+        with pytest.raises(TaskError, match=r"^boom$"):
+            result.get_with_timeout(15)
+        steps = [new_signature("py_add", number) for number in range(4)]
+        assert server.send_chain(Chain(*steps)).get_with_timeout(15) == [6]
+        members = [new_signature("py_add", number, number) for number in range(10)]
+        sent = server.send_group(Group(*members))
+        assert [one.get_with_timeout(15) for one in sent] == [[2 * number] for number in range(10)]
+        texts = [new_signature("py_echo_string", Arg("string", f"{number},")) for number in range(10)]
+        joined = server.send_chord(Chord(Group(*texts), new_signature("py_join")))
+        assert joined.get_with_timeout(15) == ["".join(f"{number}," for number in range(10))]
+
+    def test_celerys_canvas(self, running: tuple[Server, str]) -> None:
+        app = running[0].app
+        add = app.signature("py_add", app=app)
+        one, two = add.clone((1, 1)), add.clone((2, 2))
+        assert chain(one, add.clone((10,)), app=app).apply_async().get(timeout=15) == 12
+        assert group([one, two], app=app).apply_async().get(timeout=15) == [2, 4]
+
+    def test_a_celery_chord(self, running: tuple[Server, str]) -> None:
+        app = running[0].app
+        members = [app.signature("py_echo", (f"{number}",), app=app) for number in range(5)]
+        body = app.signature("py_concat", app=app)
+        assert chord(members, body, app=app).apply_async().get(timeout=15) == "01234"

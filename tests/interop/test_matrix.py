@@ -1,0 +1,258 @@
+"""Each broker with each store of results, and Go on the other side: one pair of workers does it all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from machinery_compat import Arg, Chain, Chord, Group, Signature, TaskError, new_signature
+from tests.conftest import Names, go_clients, go_workers
+from tests.interop.conftest import Fleet
+from tests.interop.test_directions import echo_of, same
+from tests.support.golang import AMQP_FLAVORS, arg, signature
+from tests.support.services import MemcachedServer, RedisServer, memcached_stats
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.go
+
+WAIT = 20
+#: Results that each side writes and both read.
+VALUES: list[tuple[str, Any]] = [
+    ("bool", True),
+    *((f"int{bits}", -(2 ** (bits - 1))) for bits in (8, 16, 32, 64)),
+    ("int", 2**63 - 1),
+    *((f"uint{bits}", 2**bits - 1) for bits in (8, 16, 32)),
+    ("uint64", 2**63 - 1),
+    ("uint", 7),
+    ("float64", 100.0),
+    ("float64", 1e21),
+    ("float32", 0.1),
+    ("string", 'a "quoted" <b>&\u2028 😀'),
+    ("[]byte", b"\x00\xff"),
+    ("[]bool", [True, False]),
+    ("[]int8", [-128, 127]),
+    ("[]int64", [-(2**63), 2**63 - 1]),
+    ("[]uint16", [0, 65535]),
+    ("[]float64", [0.1, 1e-7, 100.0]),
+    ("[]float32", [0.5]),
+    ("[]string", ["foo", "<b>", ""]),
+]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A version of Go's Machinery with its broker, and a store of results."""
+
+    flavor: str
+    store: str
+
+    @property
+    def is_mongo(self) -> bool:
+        return self.store == "mongodb"
+
+    def go_reads(self, go_type: str) -> bool:
+        """Go reads no unsigned integers from MongoDB, whoever wrote them."""
+        return not (self.is_mongo and "uint" in go_type)
+
+
+def combination(flavor: str, store: str) -> Any:
+    marks = [pytest.mark.redis, getattr(pytest.mark, store.removesuffix("3"))]
+    if flavor in AMQP_FLAVORS:
+        marks.append(pytest.mark.rabbitmq)
+    return pytest.param(Combination(flavor, store), marks=marks, id=f"{flavor}-{store}")
+
+
+COMBINATIONS = [
+    combination("v2-redigo", "memcache"),
+    combination("v2-amqp", "memcache"),
+    combination("v1-redis", "memcache3"),
+    combination("v2-goredis", "mongodb"),
+    combination("v1-amqp", "mongodb"),
+]
+
+
+@pytest.fixture(scope="module", params=COMBINATIONS)
+def combined(request: pytest.FixtureRequest) -> Combination:
+    made: Combination = request.param
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(
+    request: pytest.FixtureRequest,
+    combined: Combination,
+    redis_server: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Fleet]:
+    """A Go and a Python worker on one queue."""
+    directory = tmp_path_factory.mktemp("pair")
+    # The last of 16 databases; the others are emptied by other tests.
+    redis = redis_server.url(15)
+    unique = f"{combined.flavor}-{combined.store}"
+    names = Names(f"queue-{unique}", f"exchange-{unique}", f"key-{unique}")
+    with ExitStack() as stack:
+        start_go, start_client = stack.enter_context(go_workers(directory)), stack.enter_context(go_clients(directory))
+        broker = request.getfixturevalue("rabbit_server").url() if combined.flavor in AMQP_FLAVORS else redis
+        backend = backend_of(combined, request, stack)
+        fleet = Fleet(combined.flavor, broker, backend, names, directory, stack, start_go, start_client, redis)
+        fleet.go()
+        fleet.python()
+        yield fleet
+        fleet.server.app.close()
+
+
+def backend_of(combined: Combination, request: pytest.FixtureRequest, stack: ExitStack) -> str:
+    first = request.getfixturevalue("mongo_server" if combined.is_mongo else "memcached_server")
+    if combined.store != "memcache3":
+        return str(first.url())
+    servers = [first, *(stack.enter_context(MemcachedServer()) for _ in range(2))]
+    return "memcache://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+
+
+def servers_of(pair: Fleet) -> list[dict[str, str]]:
+    """The counters of each Memcached server."""
+    return [memcached_stats(int(address.rpartition(":")[2])) for address in pair.backend.split(",")]
+
+
+def alternating(count: int) -> list[Signature]:
+    return [new_signature(f"{('go', 'py')[number % 2]}_add", number) for number in range(count)]
+
+
+def of_go(count: int) -> list[dict[str, object]]:
+    return [signature(f"{('py', 'go')[number % 2]}_add", arg("int64", number)) for number in range(count)]
+
+
+def test_a_task_in_each_direction(pair: Fleet, combined: Combination) -> None:
+    for name in ("go_add", "py_add"):
+        result = pair.server.send_task(new_signature(name, 1, 2))
+        assert result.get_with_timeout(WAIT) == [3]
+        assert pair.client.values(result.signature.uuid) == [3]
+        uuid = pair.client.send(signature(name, arg("int64", 20), arg("int64", 22)))
+        assert pair.client.values(uuid) == [42]
+        assert pair.server.app.AsyncResult(uuid).get(timeout=WAIT) == 42
+        state = pair.client.state(uuid)
+        # On Memcache Go's worker forgets both.
+        if name == "py_add" or combined.is_mongo:
+            assert (state["State"], state["TaskName"]) == ("SUCCESS", name)
+            assert not state["CreatedAt"].startswith("0001")
+
+
+def test_results_of_each_type(pair: Fleet, combined: Combination) -> None:
+    for language in ("go", "py"):
+        sent = [
+            (kind, value, pair.server.send_task(new_signature(f"{language}_echo_{echo_of(kind)}", Arg(kind, value))))
+            for kind, value in VALUES
+        ]
+        for kind, value, result in sent:
+            (got,) = result.get_with_timeout(WAIT)
+            assert same(got, value, kind), (language, kind, value, got)
+            # What Go has written to MongoDB it can read only in part.
+            if language == "py":
+                answer = pair.client.get(result.signature.uuid)
+                assert ("error" not in answer) == combined.go_reads(kind), (kind, value, answer)
+
+
+def test_several_results_and_none(pair: Fleet) -> None:
+    app = pair.server.app
+    for language in ("go", "py"):
+        assert app.send_task(f"{language}_swap", ["a", 1]).get(timeout=WAIT) == (1, "a")
+        assert app.send_task(f"{language}_nothing").get(timeout=WAIT) is None
+        swapped = pair.client.send(signature(f"{language}_swap", arg("string", "a"), arg("int64", 1)))
+        assert pair.client.values(swapped) == [1, "a"]
+        assert pair.client.values(pair.client.send(signature(f"{language}_nothing"))) == []
+
+
+def test_failures(pair: Fleet) -> None:
+    for language in ("go", "py"):
+        with pytest.raises(TaskError, match=r"^no luck <&>$"):
+            pair.server.send_task(new_signature(f"{language}_fail", "no luck <&>")).get_with_timeout(WAIT)
+        uuid = pair.client.send(signature(f"{language}_fail", arg("string", "no luck <&>")))
+        assert pair.client.get(uuid)["error"] == "no luck <&>"
+
+
+def test_a_retry(pair: Fleet) -> None:
+    for language in ("go", "py"):
+        sent = new_signature(f"{language}_retry_later", f"{pair.names.queue}-{language}", 2, 30)
+        assert pair.server.send_task(sent).get_with_timeout(WAIT) == [2]
+
+
+def test_a_delay(pair: Fleet) -> None:
+    for name in ("go_add", "py_add"):
+        due = datetime.now(timezone.utc) + timedelta(seconds=0.5)
+        assert pair.server.send_task(new_signature(name, 1, eta=due)).get_with_timeout(WAIT) == [1]
+        assert datetime.now(timezone.utc) >= due
+        eta = (datetime.now(timezone.utc) + timedelta(seconds=0.5)).isoformat()
+        assert pair.client.values(pair.client.send(signature(name, arg("int64", 2), ETA=eta))) == [2]
+
+
+def test_groups(pair: Fleet) -> None:
+    results = pair.server.send_group(Group(*alternating(20)))
+    assert [one.get_with_timeout(WAIT) for one in results] == [[number] for number in range(20)]
+    uuids = pair.client.must(op="send_group", signatures=of_go(20))["uuids"]
+    assert [pair.client.values(uuid) for uuid in uuids] == [[number] for number in range(20)]
+
+
+def test_chains(pair: Fleet) -> None:
+    assert pair.server.send_chain(Chain(*alternating(6))).get_with_timeout(WAIT) == [15]
+    uuids = pair.client.must(op="send_chain", signatures=of_go(6))["uuids"]
+    assert pair.client.values(uuids[-1], timeout=WAIT) == [15]
+
+
+def test_chords(pair: Fleet) -> None:
+    chords = [Chord(Group(*alternating(10)), new_signature(("go_add", "py_add")[n % 2])) for n in range(6)]
+    results = [pair.server.send_chord(chord) for chord in chords]
+    assert [result.get_with_timeout(WAIT) for result in results] == [[45]] * 6
+    for callback in ("go_add", "py_add"):
+        sent = pair.client.must(op="send_chord", signatures=of_go(10), callback=signature(callback))
+        assert pair.client.values(sent["callback_uuid"], timeout=WAIT) == [45]
+    runs = Counter(one.uuid for one in pair.executions())
+    # Of two members that end together in Go each sends the callback: on MongoDB its TriggerChord is always
+    # true, on Memcache it compares nothing. Python's part is test_a_chord_of_python_is_sent_once.
+    assert {runs[chord.callback.uuid] for chord in chords} <= {1, 2}
+
+
+def test_a_chord_of_python_is_sent_once(pair: Fleet) -> None:
+    members = [new_signature("py_add", number) for number in range(30)]
+    chord = Chord(Group(*members), new_signature("go_add"))
+    assert pair.server.send_chord(chord).get_with_timeout(WAIT) == [435]
+    last = pair.server.send_task(new_signature("go_add", 1))
+    assert last.get_with_timeout(WAIT) == [1]
+    assert [one.uuid for one in pair.executions()].count(chord.callback.uuid) == 1
+
+
+def test_a_failed_member_fails_the_callback(pair: Fleet) -> None:
+    for failing in ("py_fail", "go_fail"):
+        chord = Chord(Group(new_signature("py_add", 1), new_signature(failing, "no luck")), new_signature("py_add"))
+        result = pair.server.send_chord(chord)
+        with pytest.raises(TaskError, match=r"^no luck$"):
+            result.get_with_timeout(WAIT)
+
+
+def test_texts_that_hold_json(pair: Fleet, combined: Combination) -> None:
+    text = '{"b": [1, 2.5], "a": {"c": null}}'
+    uuid = pair.client.send(signature("py_echo_string", arg("string", text)))
+    assert pair.client.values(uuid) == [text]
+    uuid = pair.client.send(signature("go_echo_string", arg("string", text)))
+    wait_for(lambda: pair.server.backend.task_state(uuid).state == "SUCCESS", WAIT)
+    value = pair.server.app.AsyncResult(uuid).get(timeout=WAIT)
+    if combined.is_mongo:
+        # Go stores the members, whose order is lost, and cannot read them.
+        assert value == '{"a":{"c":null},"b":[1,2.5]}'
+        assert "json is not one of supported types" in pair.client.get(uuid)["error"]
+    else:
+        assert value == text
+        assert pair.client.values(uuid) == [text]
+
+
+def test_both_find_the_keys_of_the_other(pair: Fleet, combined: Combination) -> None:
+    if combined.store != "memcache3":
+        return
+    uuids = pair.client.must(op="send_group", signatures=of_go(60))["uuids"]
+    assert [pair.server.app.AsyncResult(uuid).get(timeout=WAIT) for uuid in uuids] == list(range(60))
+    assert all(int(stats["curr_items"]) > 10 for stats in servers_of(pair))
