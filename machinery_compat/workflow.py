@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
+from celery._state import get_current_task
 from celery.app.task import Context
 from celery.exceptions import Retry
 from celery.result import allow_join_result
@@ -40,6 +42,8 @@ logger = logging.getLogger("machinery_compat.workflow")
 
 #: The longest time between two retries, in seconds: a century.
 LONGEST_RETRY = 100 * 365 * 86_400
+#: How long a finished task tries to send what follows it, and its pause between two attempts, in seconds.
+PATIENCE, PATIENCE_PAUSE = 600.0, 1.0
 #: How many tasks of a group go to the broker at once.
 GROUP_BATCH = 500
 
@@ -138,13 +142,28 @@ class Workflow:
         try:
             # It may hold what a task of Go's has returned, which need not be of Machinery's types.
             outgoing.check_args(signature)
-            self._send(signature)
+            self._send_patiently(signature)
         except errors.EncodeError as exc:
             self._fail_follower(signature, of, exc)
         except (OperationalError, errors.MachineryError) as exc:
             logger.error("task %s[%s]: its callback %s could not be sent: %s", of.name, of.uuid, signature.name, exc)
             return False
         return True
+
+    def _send_patiently(self, signature: Signature) -> Signature:
+        """Sends what follows the running task; while the broker is away the task has not ended.
+
+        It is not acknowledged until then: if the worker is killed meanwhile, another one runs it again.
+        """
+        until = time.monotonic() + (PATIENCE if get_current_task() is not None else 0)
+        while True:
+            try:
+                return self._send(signature)
+            except OperationalError as exc:
+                if time.monotonic() >= until:
+                    raise
+                logger.warning("%s[%s] cannot be sent now: %s; trying again", signature.name, signature.uuid, exc)
+                time.sleep(PATIENCE_PAUSE)
 
     def _fail_follower(self, signature: Signature, of: Signature, exc: errors.EncodeError) -> None:
         """Fails a callback as the worker that got it would, which it would hurt if it were Go's."""
@@ -320,7 +339,7 @@ class Workflow:
         """Sends the planned retry of a task, once."""
         if self.is_planned(uuid):
             planned, self._retries.planned = self._retries.planned, None
-            self._send(planned)
+            self._send_patiently(planned)
 
 
 def _complete(signature: Signature) -> None:
