@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery.canvas import Signature, chord
+from celery.canvas import Signature, chord, group
 from celery.exceptions import ChordError
 
 from tests.integration.canvas_apps import SHAPES, make
@@ -157,3 +157,29 @@ def test_parents(apps: dict[str, Any]) -> None:
         result = (add.s(1, 1) | add.s(2) | add.s(3)).apply_async()
         found[kind] = [result.get(timeout=20), result.parent.get(timeout=20), result.parent.parent.get(timeout=20)]
     assert found["ours"] == found["plain"] == [7, 4, 2]
+
+
+def test_everything_can_be_collected(apps: dict[str, Any]) -> None:
+    found = {}
+    for kind in DATABASES:
+        add, mul, xsum = (apps[kind].tasks[f"canvas.{name}"] for name in ("add", "mul", "xsum"))
+        first = add.s(1, 1)
+        first.freeze()
+        (first | group(add.s(10), mul.s(10)) | xsum.s() | add.s(1)).apply_async().get(timeout=20)
+        result = apps[kind].AsyncResult(first.id)
+        found[kind] = [as_json(value) for _, value in result.collect(timeout=20)]
+    assert found["ours"] == found["plain"]
+
+
+def test_a_saved_group_is_restored(apps: dict[str, Any]) -> None:
+    found = {}
+    for kind in DATABASES:
+        app = apps[kind]
+        add, mul = (app.tasks[f"canvas.{name}"] for name in ("add", "mul"))
+        result = group(add.s(1, 1), add.s(2, 2) | mul.s(3)).apply_async()
+        result.save()
+        restored = app.GroupResult.restore(result.id)
+        found[kind] = [restored.get(timeout=20), [child.id for child in restored] == [child.id for child in result]]
+        restored.delete()
+        assert app.GroupResult.restore(result.id) is None
+    assert found["ours"] == found["plain"] == [[2, 12], True]
