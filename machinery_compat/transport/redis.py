@@ -8,6 +8,7 @@ these keys. Queues that Kombu makes for itself (remote control, replies, events)
 Transport options, beside those of Kombu's own Redis transport:
 
 ``lease_time``                 seconds until another worker takes over a silent one's messages (30)
+``redelivery_limit``           how often a message is put back because its worker died (5)
 ``delayed_tasks_key``          the sorted set of delayed tasks (``delayed_tasks``)
 ``delayed_tasks_poll_period``  seconds between two looks at it at most (0.5)
 ``normal_tasks_poll_period``   seconds that one blocking claim lasts (1.0)
