@@ -97,13 +97,12 @@ def test_all_connections_are_cut_while_tasks_run(
     rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff, pool: str
 ) -> None:
     worker = staff(pool=pool)
-    uuids = send(server, 10, 500)
+    uuids = send(server, 16, 400)
     wait_for(lambda: worker.executions())
 
-    for _ in range(2):
+    for times in range(2, 4):
         rabbit_server.close_connections()
-        begun = len(worker.executions())
-        wait_for(lambda begun=begun: len(worker.executions()) > begun)
+        wait_for(lambda times=times: worker.text().count("mingle: all alone") == times, 20)
 
     wait_for(lambda: ended(server, uuids), 30)
     wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0)
@@ -163,12 +162,13 @@ def test_what_a_running_worker_gets_again_does_not_run_twice(
 
     server.app.pool.force_close_all()
     before = wait_for(lambda: steady_connections(rabbit_server), 20)
+    print("BEFORE", before, rabbit_server.ctl("list_connections"))
 
     for times in range(2, 4):
         rabbit_server.close_connections()
         wait_for(lambda times=times: worker.text().count("mingle: all alone") == times, 20)
 
-    wait_for(lambda: steady_connections(rabbit_server) == before, 20)
+    wait_for(lambda: steady_connections(rabbit_server) == before, 20, lambda: rabbit_server.ctl("list_connections"))
     wait_for(lambda: ended(server, uuids), 20)
     wait_for(lambda: unacknowledged(rabbit_server, names.queue) == 0)
     assert sorted(one.uuid for one in worker.executions()) == sorted(uuids)
