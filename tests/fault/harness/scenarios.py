@@ -1,0 +1,132 @@
+"""The scenarios by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.fault.harness import faults, moments, sending
+from tests.fault.harness.app import OURS, SYSTEMS
+from tests.fault.harness.outcome import Outcome, finish
+from tests.fault.harness.run import Plan, Run
+from tests.fault.harness.site import BROKERS, CONCURRENCY, REDIS, Site
+from tests.support.services import RabbitServer
+
+__all__ = ["SCENARIOS", "Scenario", "run"]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A fault with a name.
+
+    Attributes:
+        name: as on the command line.
+        what: for the reader of a table.
+        fault: breaks something while the tasks run; returns when it is over.
+        brokers: where it makes sense.
+        systems: of which it can be asked.
+        send: sends the tasks.
+        pool: of the workers.
+        workers: how many Python workers there are.
+        concurrency: of each.
+        proxied: how many of them reach their servers through the proxies.
+        durable: whether the Redis servers keep what they have acknowledged when they are killed.
+        go: whether a Go worker takes tasks too.
+        lease: seconds, where they are part of the scenario.
+    """
+
+    name: str
+    what: str
+    fault: Callable[[Run], None]
+    brokers: tuple[str, ...] = BROKERS
+    systems: tuple[str, ...] = SYSTEMS
+    send: Callable[[Run, int], None] = sending.mixed
+    pool: str = "prefork"
+    workers: int = 2
+    concurrency: int = CONCURRENCY
+    proxied: int = 0
+    durable: bool = False
+    go: bool = False
+    lease: float | None = None
+
+
+def run(
+    scenario: Scenario,
+    directory: Path,
+    plan: Plan,
+    system: str = OURS,
+    broker: str = REDIS,
+    rabbit: RabbitServer | None = None,
+) -> Outcome:
+    """Runs a scenario once, on servers (but for *rabbit*, when given) and with workers of its own."""
+    if scenario.lease is not None:
+        plan = replace(plan, lease=scenario.lease, patience=plan.patience + scenario.lease)
+    with closing(Site(system, broker, directory, plan.lease, scenario.durable, rabbit)) as site:
+        this = Run(site, plan, scenario.send, scenario.pool, scenario.concurrency, scenario.proxied)
+        for _ in range(scenario.workers):
+            this.start_worker()
+        if scenario.go:
+            site.start_go()
+        began = time.time()
+        scenario.fault(this)
+        this.wait_sent()
+        return finish(this, began, scenario.go)
+
+
+_ALL = (
+    Scenario("kill-worker", "kill -9 of a prefork worker and its pool", faults.kill_worker),
+    Scenario("kill-parent", "kill -9 of a prefork worker's main process", faults.kill_parent),
+    Scenario("kill-child", "kill -9 of a pool process in a task", faults.kill_child),
+    Scenario("kill-threads", "kill -9 of a worker with threads", faults.kill_worker, pool="threads"),
+    Scenario("kill-claim", "kill -9 as a message arrives", faults.kill_at(moments.claims), proxied=1),
+    Scenario("kill-ack", "kill -9 as a message is acknowledged", faults.kill_at(moments.acks), proxied=1),
+    Scenario(
+        "kill-delayed",
+        "kill -9 as delayed tasks become due",
+        faults.kill_delayed,
+        brokers=(REDIS,),
+        send=sending.delayed,
+        proxied=1,
+    ),
+    Scenario(
+        "kill-chord",
+        "kill -9 as a chord's callback is sent",
+        faults.kill_at(moments.chord_triggers),
+        send=sending.chords,
+        proxied=1,
+    ),
+    Scenario(
+        "kill-full",
+        "kill -9 with 6 running tasks, the default lease",
+        faults.kill_full,
+        brokers=(REDIS,),
+        send=sending.full,
+        workers=1,
+        concurrency=6,
+        lease=30.0,
+    ),
+    Scenario(
+        "long",
+        "no fault, tasks of ten times the lease",
+        faults.nothing,
+        brokers=(REDIS,),
+        send=sending.long,
+    ),
+    Scenario("cut", "every connection cut every 0.2 s", faults.cut, proxied=2),
+    Scenario("freeze", "SIGSTOP past the lease, then SIGCONT", faults.freeze),
+    Scenario("stall", "a worker's connections to the broker stall past the lease", faults.stall, proxied=1),
+    Scenario("restart-broker", "kill -9 of the broker, and its restart", faults.restart_broker, durable=True),
+    Scenario("store-down", "the store of results down while tasks end", faults.store_down, durable=True),
+    Scenario(
+        "go-beside",
+        "kill -9 of a Go and a Python worker in turn",
+        faults.kill_go,
+        systems=(OURS,),
+        send=sending.shared,
+        go=True,
+    ),
+)
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

@@ -1,0 +1,159 @@
+"""The servers of one run, the ways to them, and the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+
+from tests.fault.harness.app import Settings, make
+from tests.fault.harness.proxy import Proxy
+from tests.support.golang import GoWorker
+from tests.support.python_worker import PythonWorker
+from tests.support.services import RabbitServer, RedisServer, Server
+from tests.support.waiting import wait_for
+
+__all__ = ["AMQP", "BROKERS", "REDIS", "Site", "children"]
+
+REDIS, AMQP = "redis", "amqp"
+BROKERS = (REDIS, AMQP)
+QUEUE = "fault"
+CONCURRENCY = 4
+STOP_SECONDS = 30.0
+
+
+class Site:
+    """One broker and one store of results, each also by way of a proxy.
+
+    Args:
+        system: ``ours`` or ``celery``.
+        broker: ``redis`` or ``amqp``.
+        directory: for logs and journals.
+        lease: seconds.
+        durable: whether the Redis servers keep what they have acknowledged when they are killed.
+        rabbit: a RabbitMQ that runs already and is not stopped at the end.
+    """
+
+    def __init__(
+        self,
+        system: str,
+        broker: str,
+        directory: Path,
+        lease: float,
+        durable: bool = False,
+        rabbit: RabbitServer | None = None,
+    ) -> None:
+        self.system, self.broker_kind, self.directory, self.lease = system, broker, directory, lease
+        self.journal, self.go_journal = directory / "journal", directory / "go-journal"
+        self.queue = f"{QUEUE}-{directory.name}"
+        self.workers: list[PythonWorker] = []
+        self.go_workers: list[GoWorker] = []
+        self._orphans: list[psutil.Process] = []
+        with ExitStack() as stack:
+            self.store = stack.enter_context(RedisServer(appendonly=durable))
+            self.broker: Server = self._start_broker(stack, durable, rabbit)
+            self.store_proxy = stack.enter_context(Proxy(self.store.port))
+            self.broker_proxy = stack.enter_context(Proxy(self.broker.port))
+            self._stack = stack.pop_all()
+        self.app = make(self.settings(proxied=False))
+
+    def _start_broker(self, stack: ExitStack, durable: bool, rabbit: RabbitServer | None) -> Server:
+        if self.broker_kind == REDIS:
+            return stack.enter_context(RedisServer(appendonly=durable))
+        return rabbit or stack.enter_context(RabbitServer())
+
+    # -- addresses
+
+    def settings(self, proxied: bool) -> Settings:
+        assert isinstance(self.broker, RedisServer | RabbitServer)
+        broker, store = self.broker.url(), self.store.url()
+        if proxied:
+            broker = broker.replace(f":{self.broker.port}/", f":{self.broker_proxy.port}/")
+            store = store.replace(f":{self.store.port}/", f":{self.store_proxy.port}/")
+        return Settings(self.system, broker, store, self.queue, self.lease)
+
+    # -- workers
+
+    def start_worker(self, pool: str, proxied: bool, concurrency: int) -> PythonWorker:
+        """Starts a Python worker of the site's system; returns once it consumes."""
+        settings = self.settings(proxied)
+        worker = PythonWorker(
+            self.directory,
+            self.journal,
+            broker=settings.broker,
+            backend=settings.store,
+            queue=self.queue,
+            pool=pool,
+            concurrency=concurrency,
+            app="tests.fault.harness.worker_app",
+            tasks="tests.fault.harness.app",
+            FAULT_APP=settings.encode(),
+        )
+        self.workers.append(worker)
+        return worker.wait_ready()
+
+    def start_go(self) -> GoWorker:
+        """Starts a Go worker on the same queue."""
+        settings = self.settings(proxied=False)
+        worker = GoWorker(
+            self.directory,
+            self.go_journal,
+            flavor="v2-redigo" if self.broker_kind == REDIS else "v2-amqp",
+            broker=settings.broker,
+            backend=settings.store,
+            queue=self.queue,
+            exchange=self.queue,
+            binding_key=self.queue,
+            concurrency=CONCURRENCY,
+        )
+        self.go_workers.append(worker)
+        return worker.wait_ready()
+
+    def kill_parent(self, worker: PythonWorker) -> None:
+        """Kills a worker's main process alone; its pool notices by itself."""
+        self._orphans += children(worker)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.popen.wait()
+
+    def stop_workers(self) -> None:
+        """Ends all that still run in order, as a process manager does: SIGTERM to the main process."""
+        running = [worker for worker in self.workers if worker.process.running()]
+        for worker in running:
+            os.kill(worker.process.pid, signal.SIGTERM)
+        for worker in running:
+            wait_for(lambda worker=worker: not worker.process.running(), STOP_SECONDS, worker.process.tail)  # type: ignore[misc]
+        for go in self.go_workers:
+            go.kill()
+
+    # -- what is left
+
+    def leftovers(self) -> list[str]:
+        """What lies at the broker after all tasks have ended and all workers have stopped."""
+        if isinstance(self.broker, RabbitServer):
+            queues = {name: count for name, count in self.broker.list_queues().items() if self.queue in name}
+            return [f"{name} ({count})" for name, count in sorted(queues.items()) if count or name != self.queue]
+        assert isinstance(self.broker, RedisServer)
+        client = self.broker.client()
+        try:
+            names = sorted(key.decode() for key in client.keys("*"))
+        finally:
+            client.close()
+        return [name for name in names if not name.startswith("_kombu.binding")]
+
+    def close(self) -> None:
+        for worker in [*self.workers, *self.go_workers]:
+            worker.kill()
+        for orphan in self._orphans:
+            if orphan.is_running():
+                orphan.kill()
+        self.app.close()
+        self._stack.close()
+
+
+def children(worker: PythonWorker) -> list[psutil.Process]:
+    """The processes of a worker's pool."""
+    found: list[psutil.Process] = psutil.Process(worker.process.pid).children(recursive=True)
+    return found
