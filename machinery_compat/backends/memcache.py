@@ -156,6 +156,16 @@ class MemcacheBackend(Frontier, Backend):
         (data,) = self.client.get_many([uuid])
         return data is None or data.endswith(own)
 
+    def add_member(self, uuid: str, member: str, described: str) -> None:
+        while True:
+            data, mark = self.client.gets(uuid)
+            if data is None:
+                raise self.group_missing(uuid)
+            meta = self.grown(self.decode_group(uuid, data), member, described)
+            # The mark of a chord that is triggered stays.
+            if self._replace(uuid, meta.encode() + data[len(data.rstrip()) :], mark):
+                return
+
     def purge(self, uuid: str) -> None:
         self.client.delete(uuid)
 
