@@ -61,6 +61,8 @@ _BROKERS = (
     ("https://sqs", "sqs"),
     ("gcppubsub://", "gcpubsub"),
 )
+#: Kinds that need no driver; each other one is an extra of this package.
+_NO_DRIVER = frozenset({"eager", "null"})
 _ANY_SQS = (("http://", "sqs"), ("https://", "sqs"))
 _BACKENDS = (
     ("amqp://", "amqp"),
@@ -285,7 +287,11 @@ def _kind(url: str, table: tuple[tuple[str, str], ...], failure: str) -> str:
         if url.startswith(prefix):
             return kind
     supported = ", ".join(prefix for prefix, _ in table)
-    raise errors.ConfigError(f"{failure}: {redact(url)} (supported: {supported})")
+    extras = ", ".join(dict.fromkeys(kind for _, kind in table if kind not in _NO_DRIVER))
+    raise errors.ConfigError(
+        f"{failure}: {redact(url)} (supported: {supported}; drivers come with the extra of that name, "
+        f"pip install 'machinery-compat[NAME]': {extras})"
+    )
 
 
 def _credentials(userinfo: str) -> tuple[str, str]:

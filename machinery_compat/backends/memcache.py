@@ -11,6 +11,7 @@ from machinery_compat import errors, memcache_client, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.frontier import Frontier
 from machinery_compat.backends.limits import TooLarge
+from machinery_compat.backends.runs import run_of
 from machinery_compat.wire import GroupMeta, Signature, TaskState
 
 __all__ = ["MemcacheBackend"]
@@ -96,7 +97,7 @@ class MemcacheBackend(Frontier, Backend):
             again = []
             for index, (data, mark) in zip(left, read, strict=True):
                 state = states[index]
-                if not self._carry_over(state, data, only_over):
+                if not self._carry_over(state, data, only_over, run):
                     continue
                 written[index] = self._replace(state.task_uuid, state.encode(), mark)
                 if not written[index]:
@@ -104,7 +105,7 @@ class MemcacheBackend(Frontier, Backend):
             left = again
         return written
 
-    def _carry_over(self, state: TaskState, data: bytes | None, only_over: str) -> bool:
+    def _carry_over(self, state: TaskState, data: bytes | None, only_over: str, run: int | None) -> bool:
         """Takes name and time of creation from the present document; False if the state may not be written over it."""
         if data is None:
             return not only_over
@@ -113,7 +114,7 @@ class MemcacheBackend(Frontier, Backend):
         except errors.BackendError:
             # Whatever it is, a reader could not use it.
             return not only_over
-        if only_over and old.state != only_over:
+        if (only_over and old.state != only_over) or (run is not None and run_of(old) > run):
             return False
         state.task_name, state.created_at = old.task_name, old.created_at
         return True
@@ -154,6 +155,16 @@ class MemcacheBackend(Frontier, Backend):
         time.sleep(SETTLE)
         (data,) = self.client.get_many([uuid])
         return data is None or data.endswith(own)
+
+    def add_member(self, uuid: str, member: str, described: str) -> None:
+        while True:
+            data, mark = self.client.gets(uuid)
+            if data is None:
+                raise self.group_missing(uuid)
+            meta = self.grown(self.decode_group(uuid, data), member, described)
+            # The mark of a chord that is triggered stays.
+            if self._replace(uuid, meta.encode() + data[len(data.rstrip()) :], mark):
+                return
 
     def purge(self, uuid: str) -> None:
         self.client.delete(uuid)

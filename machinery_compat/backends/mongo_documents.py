@@ -20,22 +20,16 @@ import msgspec
 from bson import Int64
 
 from machinery_compat import errors
+from machinery_compat.backends.runs import run_of
 from machinery_compat.wire import FAILURE, SUCCESS, ZERO_TIME, GroupMeta, TaskResult, TaskState, gojson, gotime
 
-__all__ = ["group_document", "group_of", "run_of", "state_document", "state_of"]
+__all__ = ["group_document", "group_of", "state_document", "state_of"]
 
 #: The type that Go gives to a text with a JSON object.
 GO_JSON = "json"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_RUN = re.compile(r'\{"run": (\d+)')
 _DIGITS = re.compile(r"[0-9]{1,20}")
 _INT64 = range(-(2**63), 2**63)
-
-
-def run_of(state: TaskState) -> int:
-    """The run of its task that a state says it comes from, 0 for the first."""
-    found = _RUN.match(state.celery or "")
-    return int(found[1]) if found else 0
 
 
 # -- tasks

@@ -243,6 +243,17 @@ class MongoBackend(Frontier, Backend):
             raise self.group_missing(uuid)
         return False
 
+    def add_member(self, uuid: str, member: str, described: str) -> None:
+        while True:
+            meta = self.group_meta(uuid)
+            if meta is None:
+                raise self.group_missing(uuid)
+            before = {"_id": uuid, "task_uuids": meta.task_uuids, "celery": meta.celery}
+            meta = self.grown(meta, member, described)
+            change = {"task_uuids": meta.task_uuids, **({"celery": meta.celery} if meta.celery else {})}
+            if self._groups.update_one(before, {"$set": change}).matched_count:
+                return
+
     def purge(self, uuid: str) -> None:
         # Nothing tells whether it is a task or a group.
         self._tasks.delete_one({"_id": uuid})

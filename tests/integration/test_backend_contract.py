@@ -245,6 +245,24 @@ class TestGroups:
             assert backend.group_meta(f"{uuid}{number}").chord_triggered
             assert not backend.trigger_chord(f"{uuid}{number}")
 
+    def test_a_group_that_grows(self, backend: Backend, uuid: str) -> None:
+        members = made_group(backend, uuid, 2)
+        for member in members:
+            update(backend, member, "SUCCESS", results=[])
+        assert backend.group_completed(uuid, 2)
+        more = [f"{uuid}-more-{number}" for number in range(8)]
+        backend.put_pending([Signature(uuid=member, name="add") for member in more])
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda member: backend.add_member(uuid, member, '[["x", null], null]'), more))
+
+        assert sorted(backend.group_meta(uuid).task_uuids) == sorted([*members, *more])
+        assert not backend.group_completed(uuid, 2)
+        for member in more:
+            update(backend, member, "SUCCESS", results=[])
+        assert backend.group_completed(uuid, 2)
+        with pytest.raises(BackendError, match=f"{uuid}-none"):
+            backend.add_member(f"{uuid}-none", members[0], "[]")
+
     def test_purge(self, backend: Backend, store: RawStore, uuid: str) -> None:
         made_group(backend, uuid, 1)
         backend.purge(uuid)

@@ -112,6 +112,18 @@ def test_a_mark_whose_answer_was_lost_is_known_again(
     assert backend.trigger_chord(group.group_uuid)
 
 
+def test_a_state_of_a_later_run_stays(backend: Backend, names: Names) -> None:
+    uuid = names.queue
+    assert backend.update_states([TaskState(task_uuid=uuid, state="STARTED", celery='{"run": 1}')], run=1) == [True]
+    late = TaskState(task_uuid=uuid, state="SUCCESS", results=[])
+    other = TaskState(task_uuid=f"{uuid}-2", state="SUCCESS", results=[])
+
+    assert backend.update_states([late, other], run=0) == [False, True]
+
+    assert backend.task_state(uuid).state == "STARTED"
+    assert backend.update_states([late], run=1) == [True]
+
+
 # -- servers
 
 

@@ -22,21 +22,26 @@ except errors.ConfigError as error:
     print(error)
 """
 REDIS = "redis://127.0.0.1:1"
+STATE = "Celery(backend=URL).AsyncResult('x').state"
 
 
 @pytest.mark.parametrize(
-    ("missing", "statement"),
+    ("missing", "statement", "url", "extra"),
     [
-        pytest.param(["redis"], "Celery(broker=URL).send_task('add')", id="broker"),
-        pytest.param(["redis"], "Celery(backend=URL).AsyncResult('x').state", id="backend"),
-        pytest.param(["redis"], "lock_for(URL)", id="lock"),
-        pytest.param(["redis"], "kombu.Connection('machinery+' + URL).connect()", id="kombu"),
-        pytest.param(["packaging", "packaging.version"], "Celery(broker=URL).connection()", id="part"),
+        pytest.param(["redis"], "Celery(broker=URL).send_task('add')", REDIS, "redis", id="broker"),
+        pytest.param(["redis"], STATE, REDIS, "redis", id="backend"),
+        pytest.param(["pymemcache"], STATE, "memcache://127.0.0.1:1", "memcache", id="memcache"),
+        pytest.param(["pymongo", "bson"], STATE, "mongodb://127.0.0.1:1", "mongodb", id="mongodb"),
+        pytest.param(["redis"], "lock_for(URL)", REDIS, "redis", id="lock"),
+        pytest.param(["redis"], "kombu.Connection('machinery+' + URL).connect()", REDIS, "redis", id="kombu"),
+        pytest.param(["packaging", "packaging.version"], "Celery(broker=URL).connection()", REDIS, "redis", id="part"),
     ],
 )
-def test_a_missing_driver_is_one_error_that_names_the_extra(missing: list[str], statement: str) -> None:
-    program = WITHOUT.format(missing=missing, url=REDIS, statement=statement)
+def test_a_missing_driver_is_one_error_that_names_the_extra(
+    missing: list[str], statement: str, url: str, extra: str
+) -> None:
+    program = WITHOUT.format(missing=missing, url=url, statement=statement)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert ended.stderr == ""
-    assert "pip install 'machinery-compat[redis]'" in ended.stdout
+    assert f"pip install 'machinery-compat[{extra}]'" in ended.stdout
     assert ended.stdout.count("\n") == 1
