@@ -352,7 +352,7 @@ def as_canvas(follower: Signature) -> dict[str, Any]:
     Raises:
         DecodeError: its header or an argument is not what this package writes.
     """
-    about = about_of(follower)
+    user, about = celery_header.read(follower.headers or {})
     carried = continuation(follower)
     if carried is not None:
         step = dict(carried[0])
@@ -361,12 +361,14 @@ def as_canvas(follower: Signature) -> dict[str, Any]:
             step["options"]["chain"] = carried[1]
         return step
     args, kwargs = canvas.arguments(follower.args or (), about.get("own"))
-    options: dict[str, Any] = {"task_id": follower.uuid, "priority": follower.priority, **_members(about)}
+    options: dict[str, Any] = {"task_id": follower.uuid, "headers": user, **_members(about)}
+    if follower.priority:
+        options["priority"] = follower.priority
     if follower.routing_key:
         options["queue"] = follower.routing_key
     if follower.eta:
         options["eta"] = follower.eta
-    for name in ("shadow", "reply_to", "replaced_task_nesting", "group_index", "expires", "ignore_result", "headers"):
+    for name in ("shadow", "reply_to", "replaced_task_nesting", "group_index", "expires", "ignore_result"):
         if name in about:
             options[name] = about[name]
     options["time_limit"], options["soft_time_limit"] = about.get("timelimit") or (None, None)
