@@ -15,11 +15,12 @@ from bson.errors import BSONError
 from pymongo import errors as pymongo_errors
 
 from machinery_compat import errors, urls
+from machinery_compat.backends import mongo_chords
 from machinery_compat.backends import mongo_documents as documents
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.frontier import Frontier
 from machinery_compat.backends.limits import TooLarge
-from machinery_compat.backends.store import STATES
+from machinery_compat.backends.store import STATES, Watched
 from machinery_compat.wire import ZERO_TIME, GroupMeta, Signature, TaskState
 
 __all__ = ["MongoBackend"]
@@ -32,6 +33,8 @@ DATABASE = "machinery"
 SELECTION_TIMEOUT = 10_000
 #: How many documents are asked for, or written, at once.
 BATCH = 1000
+#: How many chords a process remembers as watched.
+REMEMBERED = 10_000
 #: The server's code for a document that is there already.
 DUPLICATE = 11000
 #: Its codes for a document of more than 16 MiB, as it came or as it would be.
@@ -56,6 +59,8 @@ class MongoBackend(Frontier, Backend):
             raise errors.ConfigError("the MongoDB result backend needs a URL, such as mongodb://localhost:27017")
         self.url: str = url
         self.connection_errors = (pymongo_errors.ConnectionFailure, OSError)
+        #: The chords that this process has asked to be watched, the oldest first.
+        self._watched: dict[str, None] = {}
         #: The process and its client.
         self._client: tuple[int, Any] = (0, None)
 
@@ -107,7 +112,7 @@ class MongoBackend(Frontier, Backend):
 
     def _create_indexes(self, client: Any) -> None:
         """Makes MongoDB delete what has expired; Go makes the same index on its first use."""
-        for name in ("tasks", "group_metas"):
+        for name in ("tasks", "group_metas", mongo_chords.COLLECTION):
             try:
                 self._collection(name, client).create_index("delete_at", expireAfterSeconds=0, background=True)
             except pymongo_errors.OperationFailure as exc:
@@ -253,6 +258,29 @@ class MongoBackend(Frontier, Backend):
             change = {"task_uuids": meta.task_uuids, **({"celery": meta.celery} if meta.celery else {})}
             if self._groups.update_one(before, {"$set": change}).matched_count:
                 return
+
+    # -- chords that are watched
+
+    @property
+    def _chords(self) -> mongo_chords.WatchedChords:
+        collection = self._collection(mongo_chords.COLLECTION, self.client)
+        return mongo_chords.WatchedChords(collection, self.watch_interval, self.expiry)
+
+    def watch_chord(self, uuid: str, callback: Signature, began: bool = False) -> None:
+        if began or uuid not in self._watched:
+            self._chords.watch(uuid, callback.encode(), began)
+            self._watched[uuid] = None
+            while len(self._watched) > REMEMBERED:
+                self._watched.pop(next(iter(self._watched)), None)
+
+    def unwatch_chord(self, uuid: str) -> None:
+        self._chords.unwatch(uuid)
+
+    def suspect_chord(self, uuid: str) -> None:
+        self._chords.suspect(uuid)
+
+    def overdue_chords(self) -> list[Watched]:
+        return self._chords.overdue()
 
     def purge(self, uuid: str) -> None:
         # Nothing tells whether it is a task or a group.

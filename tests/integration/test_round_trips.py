@@ -18,12 +18,12 @@ from machinery_compat.wire import now_text
 from tests.conftest import Names
 
 MEMBERS = 100
-#: For each store: PENDING, one of the worker's three states, a look at the result; of a chord of 100: its sending,
-#: a check after a member that is not the last, the trigger, and the reading of all results.
+#: For each store: PENDING, one of the worker's three states, a look at the result; of a chord of 100: its sending
+#: and the watch over it, a check after a member that is not the last, the trigger, and the reading of all results.
 COSTS = {
-    "redis": {"pending": 1, "state": 1, "read": 1, "send": 2, "check": 1, "trigger": 4, "results": 2},
-    "memcache": {"pending": 1, "state": 2, "read": 1, "send": 2, "check": 2, "trigger": 3, "results": 2},
-    "mongodb": {"pending": 1, "state": 1, "read": 1, "send": 2, "check": 2, "trigger": 1, "results": 2},
+    "redis": {"pending": 1, "state": 1, "read": 1, "send": 2, "watch": 1, "check": 1, "trigger": 4, "results": 2},
+    "memcache": {"pending": 1, "state": 2, "read": 1, "send": 2, "watch": 0, "check": 2, "trigger": 3, "results": 2},
+    "mongodb": {"pending": 1, "state": 1, "read": 1, "send": 2, "watch": 1, "check": 2, "trigger": 1, "results": 2},
 }
 Counted = tuple[Backend, list[str]]
 
@@ -109,6 +109,8 @@ def test_round_trips(
         backend.put_group(GroupMeta(group_uuid=f"{group}-warm", task_uuids=[f"{group}-warm-1"], created_at=now_text()))
         assert backend.group_completed(f"{group}-warm", 1)
         backend.trigger_chord(f"{group}-warm")
+        backend.watch_chord(f"{group}-warm", Signature(uuid="callback", name="add"))
+        backend.unwatch_chord(f"{group}-warm")
 
         found = {
             "pending": cost(lambda: backend.store_pending(Signature(uuid=f"{group}-one", name="add"), "")),
@@ -116,6 +118,8 @@ def test_round_trips(
             "read": cost(lambda: backend.task_state(f"{group}-one")),
             "send": cost(send),
         }
+        found["watch"] = cost(lambda: backend.watch_chord(group, Signature(uuid="callback", name="add")))
+        backend.unwatch_chord(group)
         for uuid in uuids[:60]:
             ended(uuid)
         assert not backend.group_completed(group, MEMBERS)
