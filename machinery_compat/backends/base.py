@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import states as celery_states
-from celery.backends.base import Backend as CeleryBackend
 from celery.backends.base import SyncBackendMixin
 from celery.exceptions import SecurityError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
@@ -20,7 +19,7 @@ from celery.result import GroupResult, result_from_tuple
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors
-from machinery_compat.backends.patience import patiently
+from machinery_compat.backends.patience import PatientBackend
 from machinery_compat.backends.store import STATES, Store
 from machinery_compat.followers import is_celerys
 from machinery_compat.wire import (
@@ -76,7 +75,7 @@ def _as_returned(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
-class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
+class Backend(Store, SyncBackendMixin, PatientBackend):  # type: ignore[misc]
     """A Celery result backend whose documents are Machinery's."""
 
     supports_autoexpire = True
@@ -125,24 +124,6 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         self.update_states([TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)])
         self._fail_followers(signature, errors.TaskError(error), None)
         self.app.machinery.workflow.failed(signature, error)
-
-    def store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Celery's; a worker (which alone has a request) keeps what it cannot store, and tries again."""
-
-        def write() -> Any:
-            return super(Backend, self).store_result(task_id, result, state, traceback, request, **kwargs)
-
-        if request is None:
-            return write()
-        return patiently(write, self.exception_safe_to_retry, f"task {task_id} ({state})")
 
     def _store_result(
         self,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["patiently"]
+from celery.backends.base import Backend as CeleryBackend
+
+__all__ = ["PatientBackend", "patiently"]
 
 T = TypeVar("T")
 
@@ -37,3 +39,24 @@ def patiently(write: Callable[[], T], is_outage: Callable[[Exception], bool], wh
             logger.warning("%s waits for the result backend: %s; trying again in %g s", what, exc, pause)
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+class PatientBackend(CeleryBackend):  # type: ignore[misc]
+    """A Celery backend whose workers keep what they cannot store, and try again."""
+
+    def store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        def write() -> Any:
+            return super(PatientBackend, self).store_result(task_id, result, state, traceback, request, **kwargs)
+
+        # Only a worker has a request; others get the error.
+        if request is None:
+            return write()
+        return patiently(write, self.exception_safe_to_retry, f"task {task_id} ({state})")
