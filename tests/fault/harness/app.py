@@ -67,6 +67,7 @@ def _ours(settings: Settings) -> Any:
     app = machinery_compat.Celery("fault", config=config, set_as_current=False)
     if settings.broker.startswith("redis"):
         app.conf.broker_transport_options = {"lease_time": settings.lease}
+    app.conf.machinery_chord_watch_interval = settings.lease
     return app
 
 

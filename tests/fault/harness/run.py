@@ -95,12 +95,18 @@ class Run:
 
     # -- workers
 
-    def start_worker(self, place: int | None = None) -> PythonWorker:
-        """Starts a worker, behind the others or in one's place."""
-        place = len(self.workers) if place is None else place
-        worker = self.site.start_worker(self.pool, place < self.proxied, self.concurrency)
-        self.workers[place : place + 1] = [worker]
-        return worker
+    def start_workers(self, count: int) -> None:
+        """Starts the first workers, at the same time."""
+        self.workers = [self._start(place) for place in range(count)]
+        for worker in self.workers:
+            worker.wait_ready()
+
+    def start_worker(self, place: int) -> None:
+        """Starts a worker in another's place."""
+        self.workers[place] = self._start(place).wait_ready()
+
+    def _start(self, place: int) -> PythonWorker:
+        return self.site.start_worker(self.pool, place < self.proxied, self.concurrency)
 
     # -- tasks
 

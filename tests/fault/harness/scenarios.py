@@ -66,8 +66,7 @@ def run(
         plan = replace(plan, lease=scenario.lease, patience=plan.patience + scenario.lease)
     with closing(Site(system, broker, directory, plan.lease, scenario.durable, rabbit)) as site:
         this = Run(site, plan, scenario.send, scenario.pool, scenario.concurrency, scenario.proxied)
-        for _ in range(scenario.workers):
-            this.start_worker()
+        this.start_workers(scenario.workers)
         if scenario.go:
             site.start_go()
         began = time.time()

@@ -78,7 +78,7 @@ class Site:
     # -- workers
 
     def start_worker(self, pool: str, proxied: bool, concurrency: int) -> PythonWorker:
-        """Starts a Python worker of the site's system; returns once it consumes."""
+        """Starts a Python worker of the site's system; it consumes when it is ready."""
         settings = self.settings(proxied)
         worker = PythonWorker(
             self.directory,
@@ -93,7 +93,7 @@ class Site:
             FAULT_APP=settings.encode(),
         )
         self.workers.append(worker)
-        return worker.wait_ready()
+        return worker
 
     def start_go(self) -> GoWorker:
         """Starts a Go worker on the same queue."""
