@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.app.trace import build_tracer
 from celery.utils.log import get_logger
+from celery.worker import state
 
 from machinery_compat.stopping import StoppingConsumer
 from machinery_compat.transport.base import TaskChannel, TaskPayload
@@ -64,6 +65,18 @@ class Consumer(StoppingConsumer):
             # Only the prefork pool has one: its tasks run in other processes.
             channel.runs_tasks = not pool.uses_semaphore
         return super().create_task_handler(*args, **kwargs)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        channel = self.task_consumer.channel if self.task_consumer is not None else None
+        if isinstance(channel, TaskChannel) and not self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
+            channel.keep(
+                [
+                    request.message
+                    for request in list(state.active_requests)
+                    if request.message.channel is channel and not request.acknowledged
+                ]
+            )
+        super().on_connection_error_after_connected(exc)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Puts a task that this process has no function for back, for a worker that has.

@@ -207,6 +207,10 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         signature = _signature_of(request)
         workflow = self.app.machinery.workflow
         if signature is not None and signature.on_success:
+            if any(one is not None and one.name == GO_ON for one in signature.on_success) and self._has_later_run(
+                task_id, request, state
+            ):
+                return
             # Before the result is stored, as Celery does it, so that its children are stored too.
             workflow.go_on(signature, result, request)
         super().mark_as_done(task_id, result, request, store_result, state)
@@ -214,6 +218,14 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             return
         if signature is not None and (signature.on_success or signature.chord_callback):
             workflow.succeeded(signature, self._results(result, request))
+
+    def _has_later_run(self, task_id: str, request: Any, state: str) -> bool:
+        """Looks before anything is sent what else is seen when the state is written."""
+        run = fence.run_of(request, task_id)
+        if fence.may_write(self.task_state(task_id), run):
+            return False
+        fence.supersede(request, TaskState(task_uuid=task_id, state=state), run)
+        return True
 
     def mark_as_failure(
         self,
