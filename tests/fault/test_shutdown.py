@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ from machinery_compat.errors import TaskError
 from machinery_compat.stopping import CANCELLED
 from tests.conftest import Names
 from tests.fault.conftest import RABBITMQ, REDIS
-from tests.support.python_worker import PythonWorker
+from tests.support.processes import Process
+from tests.support.python_worker import ROOT, PythonWorker
 from tests.support.services import RabbitServer
 from tests.support.waiting import wait_for
 from tests.support.workers import read_journal
@@ -263,6 +265,24 @@ def test_an_end_at_once_gives_back_what_runs(place: Place, pool: str, signals: t
     assert [one.get(timeout=20) for one in waiting] == list(range(RESERVED))
     assert place.runs() == {running.id: 2, **{one.id: 1 for one in waiting}}
     wait_for(lambda: place.in_queue() == place.taken() == 0)
+
+
+@REDIS_ONLY
+def test_a_second_sigterm_ends_a_program_that_launched_a_worker(place: Place, tmp_path: Path) -> None:
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    sent = place.server.send_task(new_signature("slow", str(started), str(ended), 60.0))
+    command = [sys.executable, ROOT / "tests/integration/server_program.py", place.broker, place.names.queue]
+    program = Process(command, tmp_path / "log", {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
+    place.stack.callback(program.kill)
+    wait_for(started.exists, 20, program.tail)
+
+    os.kill(program.pid, signal.SIGTERM)
+    wait_for(lambda: "Warm shutdown" in program.tail(), message=program.tail)
+    os.kill(program.pid, signal.SIGTERM)
+
+    assert program.popen.wait(20) == 1, program.tail()
+    assert [one.uuid for one in place.server.broker.get_pending_tasks()] == [sent.signature.uuid]
+    assert not ended.exists()
 
 
 @REDIS_ONLY
