@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from celery import states
 from celery.result import AsyncResult
@@ -182,6 +183,23 @@ def test_what_has_not_begun_goes_to_others_before_the_running_task_ends(place: P
     assert second.process.running()
     assert place.runs() == {one.id: 1 for one in (running, *waiting)}
     assert place.values() == [n for n in range(RESERVED) if n % 2 == 0]
+    assert place.in_queue() == place.taken() == 0
+
+
+def test_what_a_process_has_been_given_is_run_here_alone(place: Place) -> None:
+    first = place.worker()
+    (child,) = psutil.Process(first.process.pid).children()
+    os.kill(child.pid, signal.SIGSTOP)
+    sent = place.send("number", 1)
+    wait_for(lambda: f"number[{sent.id}] received" in first.text(), message=first.text)
+
+    tell(first, signal.SIGTERM)
+    wait_for(lambda: "Warm shutdown" in first.text(), message=first.text)
+    os.kill(child.pid, signal.SIGCONT)
+
+    assert end_of(first) == 0, first.text()
+    assert sent.get(timeout=1) == 1
+    assert place.values() == [1]
     assert place.in_queue() == place.taken() == 0
 
 
