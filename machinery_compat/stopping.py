@@ -14,6 +14,7 @@ from _thread import start_new_thread
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from time import monotonic
 from typing import Any
 
 from celery import signals
@@ -35,6 +36,8 @@ logger = get_logger(__name__)
 
 #: While threads finish, heartbeats and acknowledgements are sent this often, in seconds.
 DRAIN_PERIOD = 0.5
+#: The longest time for which a process may be silent about a task that it has been given, in seconds.
+BEGIN_TIMEOUT = 5.0
 #: The error of a task that was acknowledged when it began, and cannot go back to its queue.
 CANCELLED = "the worker was told to end at once while the task was running, and acks_late is off"
 
@@ -121,6 +124,8 @@ class StoppingConsumer(CeleryConsumer):  # type: ignore[misc]
         Celery alone would hold it until the last of them has ended.
         """
         self._give_back()
+        if getattr(self.pool, "uses_semaphore", False) and not state.should_terminate:
+            self._let_processes_begin()
         super().stop()
         if self._has_threads and not state.should_terminate:
             self._finish_threads()
@@ -151,6 +156,21 @@ class StoppingConsumer(CeleryConsumer):  # type: ignore[misc]
             if bucket:
                 yield from [request for request, _ in bucket.contents]
                 bucket.clear_pending()
+
+    def _let_processes_begin(self) -> None:
+        """Waits until the pool's processes tell that they have begun what was written to them.
+
+        Celery forgets what they have not told of when it closes: they would run it, and it would
+        go back to its queue too.
+        """
+        if self.hub is None or self.task_consumer is None:
+            return
+        if self.controller.semaphore is not None:
+            # Or the places that get free would go to what was given back.
+            self.controller.semaphore.clear()
+        deadline = monotonic() + BEGIN_TIMEOUT
+        while monotonic() < deadline and any(_is_written(request) for request in list(state.reserved_requests)):
+            ignore_errors(self, self.hub.run_once)
 
     def _finish_threads(self) -> None:
         """Waits for the running tasks; each is acknowledged when it ends, not with the last one."""
@@ -209,6 +229,12 @@ class StoppingConsumer(CeleryConsumer):  # type: ignore[misc]
             known = backend.task_state(request.id)
             if known is None or known.state not in (SUCCESS, FAILURE):
                 backend.fail_unrunnable(signature, CANCELLED)
+
+
+def _is_written(request: Any) -> bool:
+    """Whether a request has been given to a process that has not told yet that it begins."""
+    result = request._apply_result
+    return result is not None and result() is not None and request.time_start is None and not request.acknowledged
 
 
 def _is_ending() -> bool:

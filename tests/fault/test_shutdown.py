@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from celery import states
 from celery.result import AsyncResult
@@ -23,7 +25,8 @@ from machinery_compat.errors import TaskError
 from machinery_compat.stopping import CANCELLED
 from tests.conftest import Names
 from tests.fault.conftest import RABBITMQ, REDIS
-from tests.support.python_worker import PythonWorker
+from tests.support.processes import Process
+from tests.support.python_worker import ROOT, PythonWorker
 from tests.support.services import RabbitServer
 from tests.support.waiting import wait_for
 from tests.support.workers import read_journal
@@ -183,6 +186,23 @@ def test_what_has_not_begun_goes_to_others_before_the_running_task_ends(place: P
     assert place.in_queue() == place.taken() == 0
 
 
+def test_what_a_process_has_been_given_is_run_here_alone(place: Place) -> None:
+    first = place.worker()
+    (child,) = psutil.Process(first.process.pid).children()
+    os.kill(child.pid, signal.SIGSTOP)
+    sent = place.send("number", 1)
+    wait_for(lambda: f"number[{sent.id}] received" in first.text(), message=first.text)
+
+    tell(first, signal.SIGTERM)
+    wait_for(lambda: "Warm shutdown" in first.text(), message=first.text)
+    os.kill(child.pid, signal.SIGCONT)
+
+    assert end_of(first) == 0, first.text()
+    assert sent.get(timeout=1) == 1
+    assert place.values() == [1]
+    assert place.in_queue() == place.taken() == 0
+
+
 @REDIS_ONLY
 def test_what_waits_for_its_rate_limit_goes_back_too(place: Place) -> None:
     running = place.run_until()
@@ -263,6 +283,24 @@ def test_an_end_at_once_gives_back_what_runs(place: Place, pool: str, signals: t
     assert [one.get(timeout=20) for one in waiting] == list(range(RESERVED))
     assert place.runs() == {running.id: 2, **{one.id: 1 for one in waiting}}
     wait_for(lambda: place.in_queue() == place.taken() == 0)
+
+
+@REDIS_ONLY
+def test_a_second_sigterm_ends_a_program_that_launched_a_worker(place: Place, tmp_path: Path) -> None:
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    sent = place.server.send_task(new_signature("slow", str(started), str(ended), 60.0))
+    command = [sys.executable, ROOT / "tests/integration/server_program.py", place.broker, place.names.queue]
+    program = Process(command, tmp_path / "log", {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
+    place.stack.callback(program.kill)
+    wait_for(started.exists, 20, program.tail)
+
+    os.kill(program.pid, signal.SIGTERM)
+    wait_for(lambda: "Warm shutdown" in program.tail(), message=program.tail)
+    os.kill(program.pid, signal.SIGTERM)
+
+    assert program.popen.wait(20) == 1, program.tail()
+    assert [one.uuid for one in place.server.broker.get_pending_tasks()] == [sent.signature.uuid]
+    assert not ended.exists()
 
 
 @REDIS_ONLY
