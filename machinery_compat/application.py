@@ -17,6 +17,7 @@ from kombu import Queue
 from machinery_compat import canvas, celery_header, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
+from machinery_compat.dead import DeadQueue
 from machinery_compat.eager import Runner
 from machinery_compat.followers import as_canvas, is_celerys
 from machinery_compat.settings import settings_of, transport_options_of
@@ -202,6 +203,10 @@ class Machinery:
 
     def __repr__(self) -> str:
         return "<machinery>"
+
+    def dead_letters(self, queue: str = "") -> DeadQueue:
+        """The messages of a queue (by default the default one) that nobody could run."""
+        return DeadQueue(self.app, queue)
 
     def reload(self, config: Config) -> None:
         """Uses another configuration from now on.

@@ -10,6 +10,7 @@ The hierarchy::
     │   └── DecodeError         bytes that are no Signature, TaskState or GroupMeta
     │       └── ArgumentError   an Arg whose Value does not fit its Type
     ├── BackendError            the result store refused or lost something
+    ├── BrokerError             the broker refused something, or cannot do it
     ├── LockError               a lock could not be taken
     ├── TaskNotRegistered       a name that this process has no function for
     ├── TaskError               a task failed; the text is the one its worker stored
@@ -24,6 +25,7 @@ from datetime import timedelta
 __all__ = [
     "ArgumentError",
     "BackendError",
+    "BrokerError",
     "ConfigError",
     "CronError",
     "DecodeError",
@@ -71,6 +73,10 @@ class ArgumentError(DecodeError):
 
 class BackendError(MachineryError):
     """The result backend refused or lost something."""
+
+
+class BrokerError(MachineryError):
+    """The broker refused something, or cannot do it."""
 
 
 class LockError(MachineryError):

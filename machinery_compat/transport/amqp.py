@@ -17,6 +17,7 @@ from kombu.transport import pyamqp
 
 from machinery_compat import errors
 from machinery_compat.transport import base
+from machinery_compat.transport.dead_amqp import AMQPDeadLetters
 from machinery_compat.wire import Signature, outgoing
 
 __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
@@ -63,7 +64,7 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.ack()
 
 
-class Channel(base.TaskChannel, pyamqp.Channel):  # type: ignore[misc]
+class Channel(AMQPDeadLetters, base.TaskChannel, pyamqp.Channel):  # type: ignore[misc]
     """An AMQP channel whose task messages are Signatures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -170,6 +171,9 @@ class Channel(base.TaskChannel, pyamqp.Channel):  # type: ignore[misc]
         side.queue_declare(queue=dead, durable=True, auto_delete=False)
         entry = amqp.Message(base.dead_letter(body, reason, queue), content_type="application/json", delivery_mode=2)
         side._publish_raw(entry, exchange="", routing_key=dead)
+
+    def message_for(self, signature: Signature, body: bytes) -> amqp.Message:
+        return amqp_message(signature, body)
 
     @property
     def side_channel(self) -> Channel:

@@ -17,7 +17,7 @@ from kombu.serialization import register
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors, followers
-from machinery_compat.wire import Signature
+from machinery_compat.wire import Signature, now_text
 
 __all__ = ["CONTENT_TYPE", "OPTION", "SERIALIZER", "Border", "dead_letter"]
 
@@ -318,7 +318,7 @@ def log_buried(body: bytes, reason: str, dead: str) -> None:
 
 def dead_letter(body: bytes, reason: str, queue: str) -> bytes:
     """The entry for ``<queue>:dead`` that keeps a payload nobody can run."""
-    entry: dict[str, Any] = {"reason": reason, "queue": queue}
+    entry: dict[str, Any] = {"reason": reason, "queue": queue, "time": now_text()}
     try:
         entry["body"] = body.decode("utf-8")
     except UnicodeDecodeError:

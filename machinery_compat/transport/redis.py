@@ -31,12 +31,13 @@ from machinery_compat.redis_client import lua
 from machinery_compat.transport import base
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from machinery_compat.transport.claims import Claim, Claimed, ClaimingPoller, ClaimQoS, TaskMessage
+from machinery_compat.transport.dead_redis import RedisDeadLetters
 from machinery_compat.wire import Signature
 
 __all__ = ["Channel", "Transport"]
 
 
-class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
+class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
     """A Redis channel whose task messages are Signatures."""
 
     QoS = ClaimQoS
