@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import Any
 
 from celery import Celery as CeleryApp
@@ -21,7 +22,7 @@ from machinery_compat.dead import DeadQueue
 from machinery_compat.eager import Runner
 from machinery_compat.followers import as_canvas, is_celerys
 from machinery_compat.settings import settings_of, transport_options_of
-from machinery_compat.transport.base import OPTION, Border
+from machinery_compat.transport.base import MAX_BODY_SIZE, OPTION, Border
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 
@@ -83,6 +84,10 @@ class AppBorder(Border):
     @property
     def strict(self) -> bool:  # type: ignore[override]
         return bool(self.app.conf.get("machinery_strict_types", False))
+
+    @cached_property
+    def max_body_size(self) -> int:  # type: ignore[override]
+        return int(self.app.conf.get("machinery_max_body_size", MAX_BODY_SIZE) or 0)
 
     @property
     def delayed_queue(self) -> str:  # type: ignore[override]

@@ -17,6 +17,7 @@ from celery.backends.base import SyncBackendMixin
 from celery.exceptions import SecurityError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, result_from_tuple
+from kombu.exceptions import EncodeError as KombuEncodeError
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors
@@ -73,6 +74,10 @@ def _as_returned(values: list[Any]) -> Any:
     if not values:
         return None
     return values[0] if len(values) == 1 else tuple(values)
+
+
+class ResultEncodeError(errors.EncodeError, KombuEncodeError):  # type: ignore[misc]
+    """The result of a task cannot be stored. Being Kombu's error too, Celery makes it the task's failure."""
 
 
 class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
@@ -140,7 +145,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def _task_state(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> TaskState:
         document = TaskState(task_uuid=task_id, state=state)
         if state == SUCCESS:
-            document.results = list(self._results(result, request))
+            document.results = list(self._results_to_store(result, request))
             children = [*(self.current_task_children(request) or ()), *_followers_of(request)]
             if children:
                 document.celery = kombu_json.dumps({"children": children})
@@ -151,6 +156,25 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             document.state = STARTED
             document.celery = kombu_json.dumps({"state": state, "result": result})
         return document
+
+    def _results_to_store(self, result: Any, request: Any) -> list[TaskResult]:
+        """The results of a task.
+
+        Raises:
+            ResultEncodeError: they cannot be stored, or are too large for a callback's message.
+        """
+        try:
+            results = self._results(result, request)
+        except errors.EncodeError as exc:
+            raise ResultEncodeError(str(exc)) from exc
+        limit = self.app.machinery.border.max_body_size
+        size = sum(len(one.raw) for one in results)
+        if limit and size > limit:
+            raise ResultEncodeError(
+                f"the results have {size} bytes and machinery_max_body_size is {limit}; "
+                "return a reference to the data, or raise the setting in every process of the fleet"
+            )
+        return results
 
     def _describe_failure(self, document: TaskState, result: Any, traceback: str | None, request: Any) -> None:
         if document.state == celery_states.REVOKED:

@@ -42,7 +42,7 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.queue = queue
         self.raw_body = _bytes(raw.body)
         try:
-            self.signature = base.decode(self.raw_body)
+            self.signature = base.decode(self.raw_body, channel.border.max_body_size)
         except errors.DecodeError:
             # Kombu hands a message with errors to the consumer's on_decode_error.
             self.errors.append(sys.exc_info())
@@ -87,7 +87,7 @@ class Channel(AMQPDeadLetters, base.TaskChannel, pyamqp.Channel):  # type: ignor
             msg.routing_key = routing_key
         self.border.publishing(msg)
         _check_length(msg.routing_key)
-        message = amqp_message(msg)
+        message = amqp_message(msg, self.encoded(msg))
         self.border.before_publish(msg, "amqp://")
         delay = delay_ms(msg)
         if delay:

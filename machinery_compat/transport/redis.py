@@ -133,7 +133,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         if not message.routing_key:
             message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
         self.border.publishing(message)
-        body = message.encode()
+        body = self.encoded(message)
         if batch is not None:
             self._send(batch.add, message, body)
         else:
@@ -220,7 +220,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         arrived: list[tuple[Signature, bytes]] = []
         for body in bodies:
             try:
-                arrived.append((base.decode(body), body))
+                arrived.append((base.decode(body, self.border.max_body_size), body))
             except errors.DecodeError as exc:
                 self.bury(Claimed(None, body, claim.keys), f"Could not unmarshal into a task signature: {exc}")
         self.border.received([signature for signature, _ in arrived])
@@ -297,7 +297,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         if body is None:
             raise virtual.base.Empty
         try:
-            return Claimed(base.decode(body), body, keys)
+            return Claimed(base.decode(body, self.border.max_body_size), body, keys)
         except errors.DecodeError as exc:
             self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
             raise virtual.base.Empty from exc
