@@ -15,7 +15,7 @@ from kombu.utils import json as kombu_json
 
 from machinery_compat import errors
 
-__all__ = ["HEADER", "RESERVED", "from_json", "read"]
+__all__ = ["BAD_JSON", "HEADER", "RESERVED", "from_json", "read"]
 
 HEADER = "celery"
 #: How deep the values of headers may be nested; more than this cannot be handed to a pool's process.
@@ -24,7 +24,7 @@ DEEPEST = 100
 #: header of such a name is found in ``request.headers`` only.
 RESERVED = frozenset({*(name for name in dir(Context) if not name.startswith("__")), "machinery", "compression"})
 #: What a decoder of Kombu's may raise on a text of a stranger.
-_BAD_JSON = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+BAD_JSON = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def from_json(text: Any, what: str) -> Any:
@@ -37,7 +37,7 @@ def from_json(text: Any, what: str) -> Any:
         if type(text) is not str:
             raise TypeError(f"it is of the type {type(text).__name__}")
         value = kombu_json.loads(text)
-    except _BAD_JSON as exc:
+    except BAD_JSON as exc:
         raise errors.DecodeError(f"{what} is not JSON: {type(exc).__name__}: {str(exc)[:200]}") from exc
     check_depth(value, what)
     return value

@@ -20,7 +20,7 @@ from celery.result import GroupResult, result_from_tuple
 from kombu.exceptions import EncodeError as KombuEncodeError
 from kombu.utils import json as kombu_json
 
-from machinery_compat import canvas, errors
+from machinery_compat import canvas, celery_header, errors
 from machinery_compat.backends.store import STATES, Store
 from machinery_compat.followers import is_celerys
 from machinery_compat.wire import (
@@ -42,7 +42,7 @@ __all__ = ["Backend", "task_values"]
 logger = logging.getLogger("machinery_compat.backends")
 
 #: What reading a document that no worker has written may raise.
-UNREADABLE = (errors.MachineryError, SecurityError, ValueError, TypeError, LookupError, AttributeError)
+UNREADABLE = (errors.MachineryError, SecurityError, *celery_header.BAD_JSON)
 #: First and longest pause between two looks at a state that is waited for, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
 #: Seconds that results are kept when ``results_expire_in`` is 0, as in Go.
@@ -65,7 +65,7 @@ def _value(result: TaskResult | None) -> Any:
         return result.value
     try:
         return kombu_json.loads(result.value)
-    except ValueError as exc:
+    except celery_header.BAD_JSON as exc:
         raise errors.ArgumentError(f"a result is marked as JSON and is none: {exc}") from exc
 
 
