@@ -14,7 +14,7 @@ from typing import Any
 from celery import states as celery_states
 from celery.backends.base import Backend as CeleryBackend
 from celery.backends.base import SyncBackendMixin
-from celery.exceptions import SecurityError
+from celery.exceptions import SecurityError, TaskPredicate
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, result_from_tuple
 from kombu.exceptions import EncodeError as KombuEncodeError
@@ -300,7 +300,9 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         described = extra.get("exception")
         if described:
             exception = self.exception_to_python(described)
-            if isinstance(exception, BaseException):
+            # Anything else would not fail the reader but end its process (SystemExit) or settle its
+            # own task (Celery's Reject, Ignore and Retry).
+            if isinstance(exception, Exception) and not isinstance(exception, TaskPredicate):
                 return exception
         return errors.TaskError(document.error)
 
