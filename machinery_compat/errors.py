@@ -9,8 +9,8 @@ The hierarchy::
     │   ├── EncodeError         a Python value that has no place on the wire
     │   └── DecodeError         bytes that are no Signature, TaskState or GroupMeta
     │       └── ArgumentError   an Arg whose Value does not fit its Type
+    ├── BrokerError             the broker cannot be reached or refused a message
     ├── BackendError            the result store refused or lost something
-    ├── BrokerError             the broker refused something, or cannot do it
     ├── LockError               a lock could not be taken
     ├── TaskNotRegistered       a name that this process has no function for
     ├── TaskError               a task failed; the text is the one its worker stored
@@ -71,12 +71,12 @@ class ArgumentError(DecodeError):
     """The Value of an Arg does not fit its Type; the text is Go's."""
 
 
+class BrokerError(MachineryError):
+    """The broker cannot be reached, or has refused a message."""
+
+
 class BackendError(MachineryError):
     """The result backend refused or lost something."""
-
-
-class BrokerError(MachineryError):
-    """The broker refused something, or cannot do it."""
 
 
 class LockError(MachineryError):

@@ -16,7 +16,7 @@ import amqp
 from kombu.transport import pyamqp
 
 from machinery_compat import errors
-from machinery_compat.transport import base
+from machinery_compat.transport import base, tls
 from machinery_compat.transport.dead_amqp import AMQPDeadLetters
 from machinery_compat.wire import Signature, outgoing
 
@@ -265,6 +265,16 @@ class Transport(pyamqp.Transport):  # type: ignore[misc]
     """Kombu transport for Machinery's AMQP URLs."""
 
     Connection = Connection
+
+    def establish_connection(self) -> Any:
+        client = self.client
+        if client.hostname != "127.0.0.1":
+            # What Kombu makes of localhost.
+            self._host = client.hostname or "localhost"
+        self._tls = getattr(self, "_tls", client.ssl)
+        # Anew each time: the next host, after a failover, has another name.
+        client.ssl = tls.amqp_options(self._tls, getattr(self, "_host", client.hostname))
+        return super().establish_connection()
 
     def qos_semantics_matches_spec(self, connection: Any) -> bool:
         """Makes Celery limit each consumer, as Go does, and not the channel as a whole.

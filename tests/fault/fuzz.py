@@ -1,6 +1,6 @@
 """Mutated and random input for everything that reads what a stranger has written.
 
-    python -m tests.fault.fuzz [--inputs N] [--seed N] [--target NAME ...] [--engine mutate|atheris]
+    python -m tests.fault.fuzz [--inputs N] [--seed N] [--target NAME ...]
 
 A finding is an exception that is not a MachineryError, or an input that takes longer than a second. Each is printed
 with its target and its bytes; the exit code is their number (at most 100).
@@ -453,43 +453,12 @@ def fuzz(inputs: int, seed: int, only: list[str] | None = None) -> Report:
     return report
 
 
-def fuzz_with_atheris(inputs: int, seed: int, only: list[str] | None) -> None:
-    """The same targets with libFuzzer, which follows coverage; the first finding ends it. Never returns."""
-    import atheris  # type: ignore[import-not-found,unused-ignore]
-
-    chosen = list(targets().items())
-    if only:
-        chosen = [one for one in chosen if one[0] in only]
-    corpus = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    for number, (_, target) in enumerate(chosen):
-        for index, data in enumerate(target.seeds):
-            (corpus / f"{number}-{index}").write_bytes(bytes([number]) + data)
-
-    def one_input(data: bytes) -> None:
-        if not data:
-            return
-        target = chosen[data[0] % len(chosen)][1]
-        with contextlib.suppress(errors.MachineryError):
-            target.run(data[1:])
-
-    warnings.simplefilter("ignore")
-    atheris.instrument_all()
-    atheris.Setup(
-        [sys.argv[0], f"-runs={inputs}", f"-seed={seed}", "-timeout=1", "-max_len=8192", "-len_control=0", str(corpus)],
-        one_input,
-    )
-    atheris.Fuzz()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--seed", type=int, default=int(time.time()), metavar="N")
     parser.add_argument("--target", action="append", choices=list(targets()), help="only this one; may be repeated")
-    parser.add_argument("--engine", choices=("mutate", "atheris"), default="mutate")
     options = parser.parse_args()
-    if options.engine == "atheris":
-        fuzz_with_atheris(options.inputs, options.seed, options.target)
     started = time.monotonic()
     report = fuzz(options.inputs, options.seed, options.target)
     for finding in report.findings.values():
