@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 
 __all__ = ["Celery", "Task", "enable"]
+
+logger = logging.getLogger("machinery_compat.application")
 
 
 class Task(CeleryTask):  # type: ignore[misc]
@@ -163,13 +166,18 @@ class AppBorder(Border):
         if not isinstance(backend, Backend):
             return
         tasks = self.app.tasks
-        backend.store_received(
-            [
-                one
-                for one in signatures
-                if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
-            ]
-        )
+        wanted = [
+            one
+            for one in signatures
+            if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
+        ]
+        try:
+            backend.store_received(wanted)
+        except Exception as exc:
+            if not backend.exception_safe_to_retry(exc):
+                raise
+            # The tasks run all the same; what they become is what must be stored.
+            logger.warning("%d tasks are not marked as RECEIVED: %s", len(wanted), exc)
 
 
 def _ignores_result(signature: Signature) -> bool:

@@ -14,6 +14,9 @@ __all__ = ["settings_of", "transport_options_of"]
 
 logger = logging.getLogger("machinery_compat.settings")
 
+#: How often a worker tries to store a result again.
+RESULT_RETRIES = 400
+
 
 def transport_options_of(config: Config, border: Border) -> dict[str, Any]:
     """The options of the broker's transport, the application's border among them."""
@@ -47,6 +50,11 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
         "result_expires": config.results_expire_in,
         "broker_transport_options": transport_options_of(config, border),
         "broker_connection_retry_on_startup": True,
+        # A Redis that refuses something for a while ends no worker.
+        "broker_channel_error_retry": True,
+        # A result is tried to be stored for half an hour or so: half of these times, on average, 10 s.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": RESULT_RETRIES,
         "task_default_queue": config.default_queue,
         "task_default_exchange": amqp.exchange,
         "task_default_exchange_type": amqp.exchange_type or "direct",

@@ -21,6 +21,7 @@ from kombu.exceptions import EncodeError as KombuEncodeError
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, celery_header, errors
+from machinery_compat.backends.patience import Patience
 from machinery_compat.backends.store import STATES, Store
 from machinery_compat.followers import is_celerys
 from machinery_compat.wire import (
@@ -261,6 +262,17 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
 
     # -- what readers see
 
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
+        """Celery's, without its retries: they are for a worker's results, and a reader can ask again."""
+        self._ensure_not_eager()
+        if cache and task_id in self._cache:
+            known: dict[str, Any] = self._cache[task_id]
+            return known
+        meta = self._get_task_meta_for(task_id)
+        if cache and meta["status"] == SUCCESS:
+            self._cache[task_id] = meta
+        return meta
+
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         document = self.task_state(task_id)
         if document is None:
@@ -318,10 +330,11 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         if timeout is None:
             self.check_waitable(task_id)
         deadline = None if timeout is None else time.monotonic() + timeout
+        patience = Patience(self.exception_safe_to_retry, deadline)
         pause = FIRST_PAUSE
         while True:
-            meta: dict[str, Any] = self.get_task_meta(task_id)
-            if meta["status"] in celery_states.READY_STATES:
+            meta = patience.look(lambda: self.get_task_meta(task_id))
+            if meta is not None and meta["status"] in celery_states.READY_STATES:
                 return meta
             if on_interval:
                 on_interval()
@@ -347,11 +360,13 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         if timeout is None and waiting:
             self.check_waitable(next(iter(waiting)))
         deadline = None if timeout is None else time.monotonic() + timeout
+        patience = Patience(self.exception_safe_to_retry, deadline)
         pause = FIRST_PAUSE
         while waiting:
             ready = []
             asked = list(waiting)
-            for task_id, document in zip(asked, self.task_states(asked), strict=True):
+            seen = patience.look(lambda: self.task_states(asked)) or [None] * len(asked)  # noqa: B023
+            for task_id, document in zip(asked, seen, strict=True):
                 if document is not None and document.state in (SUCCESS, FAILURE):
                     ready.append(self.meta_of(task_id, document))
             for meta in ready:

@@ -28,6 +28,7 @@ from kombu.transport import virtual
 
 from machinery_compat import errors, redis_client, urls
 from machinery_compat.redis_client import lua
+from machinery_compat.redis_errors import BrokerClient
 from machinery_compat.transport import base
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from machinery_compat.transport.claims import Claim, Claimed, ClaimingPoller, ClaimQoS, TaskMessage
@@ -103,6 +104,10 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         credentials = f"{user}:{password}@" if client.password is not None else f"{user}@" if user else ""
         database = str(client.virtual_host or "").strip("/")
         return f"{self.connection.scheme}://{credentials}{client.hostname}:{client.port or 6379}/{database}"
+
+    def _get_client(self) -> Any:
+        known = super()._get_client()
+        return BrokerClient if known is redis.Redis else known
 
     def _watched(self, connection_class: type) -> type:
         channel = self

@@ -86,8 +86,10 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__ or exc.__context__
 
 
-@pytest.mark.parametrize("by_config", [True, False], ids=["config", "urls"])
-@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize(
+    ("url", "by_config"),
+    [*((url, False) for url in URLS), (URLS[0], True), (URLS[1], True), (URLS[7], True), (URLS[8], True)],
+)
 def test_nothing_shows_a_password(url: str, by_config: bool) -> None:
     log = io.StringIO()
     handler = logging.StreamHandler(log)
