@@ -148,5 +148,41 @@ def test_the_commands_and_the_log_of_a_worker_on_redis(redis_server: RedisServer
             # Its server goes away, and comes back with another password.
             server.kill()
         log = worker.text()
+    lost = run(tmp_path, "inspect", "ping", "-t", "1", **variables)
+
+    assert not any(WORD in text for text in (*shown, log, lost))
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.redis
+def test_the_commands_and_the_log_of_a_worker_on_rabbitmq(
+    rabbit_server: RabbitServer, redis_db: str, tmp_path: Path, names: Names
+) -> None:
+    rabbit_server.ctl("add_user", names.queue, WORD)
+    rabbit_server.ctl("set_permissions", "-p", "/", names.queue, ".*", ".*", ".*")
+    url = f"amqp://{names.queue}:{WORD}@127.0.0.1:{rabbit_server.port}//"
+    variables = {
+        "BROKER": url,
+        "RESULT_BACKEND": redis_db,
+        "DEFAULT_QUEUE": names.queue,
+        "AMQP_EXCHANGE": names.exchange,
+        "AMQP_BINDING_KEY": names.queue,
+    }
+    with PythonWorker(
+        tmp_path,
+        broker=url,
+        backend=redis_db,
+        queue=names.queue,
+        pool="solo",
+        loglevel="DEBUG",
+        AMQP_EXCHANGE=names.exchange,
+        AMQP_BINDING_KEY=names.queue,
+    ) as worker:
+        shown = all_of(tmp_path, variables, ["report"], ["inspect", "stats"])
+        assert "machinery_compat" in shown[0]
+        assert "prefetch_count" in shown[1]
+    log = worker.text()
+    rabbit_server.ctl("change_password", names.queue, "another")
+    refused = run(tmp_path, "inspect", "ping", "-t", "1", **variables)
 
     assert not any(WORD in text for text in (*shown, log, refused))
