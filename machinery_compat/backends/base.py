@@ -21,7 +21,7 @@ from kombu.exceptions import EncodeError as KombuEncodeError
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, celery_header, errors
-from machinery_compat.backends.patience import Patience
+from machinery_compat.backends.outage import Patience
 from machinery_compat.backends.store import STATES, Store
 from machinery_compat.followers import is_celerys
 from machinery_compat.wire import (
