@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -23,10 +24,11 @@ from machinery_compat import canvas, celery_header, continuation, errors, follow
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
+from machinery_compat.dead import DeadQueue
 from machinery_compat.eager import Runner
 from machinery_compat.pool import exits_are_failures
 from machinery_compat.settings import redelivery_limit_of, settings_of, transport_options_of
-from machinery_compat.transport.base import OPTION, Border, TaskPayload
+from machinery_compat.transport.base import MAX_BODY_SIZE, OPTION, Border, TaskPayload
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 
@@ -101,6 +103,10 @@ class AppBorder(Border):
     @property
     def strict(self) -> bool:  # type: ignore[override]
         return bool(self.app.conf.get("machinery_strict_types", False))
+
+    @cached_property
+    def max_body_size(self) -> int:  # type: ignore[override]
+        return int(self.app.conf.get("machinery_max_body_size", MAX_BODY_SIZE) or 0)
 
     @property
     def delayed_queue(self) -> str:  # type: ignore[override]
@@ -194,8 +200,14 @@ class AppBorder(Border):
             for one, run in zip(signatures, runs or [0] * len(signatures), strict=True)
             if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
         ]
-        for run, group in groupby(kept, key=itemgetter(1)):
-            backend.store_received([one for one, _ in group], run)
+        try:
+            for run, group in groupby(kept, key=itemgetter(1)):
+                backend.store_received([one for one, _ in group], run)
+        except Exception as exc:
+            if not backend.exception_safe_to_retry(exc):
+                raise
+            # The tasks run all the same; what they become is what must be stored.
+            logger.warning("%d tasks are not marked as RECEIVED: %s", len(kept), exc)
 
     def state_of(self, signature: Signature) -> str:
         backend, task = self.app.backend, self.app.tasks.get(signature.name)
@@ -260,6 +272,10 @@ class Machinery:
 
     def __repr__(self) -> str:
         return "<machinery>"
+
+    def dead_letters(self, queue: str = "") -> DeadQueue:
+        """The messages of a queue (by default the default one) that nobody could run."""
+        return DeadQueue(self.app, queue)
 
     def reload(self, config: Config) -> None:
         """Uses another configuration from now on.

@@ -15,11 +15,15 @@ from kombu.utils import json as kombu_json
 
 from machinery_compat import errors
 
-__all__ = ["HEADER", "RESERVED", "from_json", "read"]
+__all__ = ["BAD_JSON", "HEADER", "RESERVED", "from_json", "read"]
 
 HEADER = "celery"
 #: How deep the values of headers may be nested; more than this cannot be handed to a pool's process.
 DEEPEST = 100
+#: The most retries that a task can have had.
+MOST_RETRIES = 1_000_000
+#: The longest time limit, in seconds: a century.
+LONGEST_LIMIT = 100 * 365 * 86_400
 #: What a header of these names would be taken for in Celery's request or Kombu's message; a user's
 #: header of such a name is found in ``request.headers`` only.
 RESERVED = frozenset(
@@ -29,7 +33,7 @@ RESERVED = frozenset(
     }
 )
 #: What a decoder of Kombu's may raise on a text of a stranger.
-_BAD_JSON = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+BAD_JSON = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def from_json(text: Any, what: str) -> Any:
@@ -42,7 +46,7 @@ def from_json(text: Any, what: str) -> Any:
         if type(text) is not str:
             raise TypeError(f"it is of the type {type(text).__name__}")
         value = kombu_json.loads(text)
-    except _BAD_JSON as exc:
+    except BAD_JSON as exc:
         raise errors.DecodeError(f"{what} is not JSON: {type(exc).__name__}: {str(exc)[:200]}") from exc
     check_depth(value, what)
     return value
@@ -76,14 +80,27 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def _is_retries(value: Any) -> bool:
+    # Celery's backoff takes two to this power.
+    return _is_count(value) and value <= MOST_RETRIES
+
+
+def _is_line(value: Any) -> bool:
+    # It stands in Celery's log lines.
+    return isinstance(value, str) and value.isprintable()
+
+
 def _is_time(value: Any) -> bool:
-    return isinstance(value, str) and maybe_iso8601(value) is not None
+    # The first and the last year are not there in every time zone.
+    return isinstance(value, str) and (time := maybe_iso8601(value)) is not None and 1 < time.year < 9999
+
+
+def _is_limit(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= LONGEST_LIMIT)
 
 
 def _is_timelimit(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 2 and all(one is None or type(one) in (int, float) for one in value)
-    )
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_limit, value))
 
 
 def _are_texts(value: Any) -> bool:
@@ -104,14 +121,15 @@ def _are_canvas(value: Any) -> bool:
 
 #: What each member must be.
 _MEMBERS: dict[str, Callable[[Any], bool]] = {
-    "shadow": _is_text,
+    "shadow": _is_line,
     "expires": _is_time,
     "group": _is_text,
     "group_index": _is_count,
-    "retries": _is_count,
+    "retries": _is_retries,
     "timelimit": _is_timelimit,
     "parent_id": _is_text,
     "root_id": _is_text,
+    "reply_to": _is_text,
     "argsrepr": _is_text,
     "kwargsrepr": _is_text,
     "ignore_result": lambda value: type(value) is bool,

@@ -361,7 +361,8 @@ def _load_zone(name: str, default: tzinfo | None) -> tzinfo | None:
         raise CronError(f"provided bad location {name}: time: invalid location name")
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError, RecursionError):
+        # A name of many parts is looked for as a package, part by part.
         raise CronError(f"provided bad location {name}: unknown time zone {name}") from None
 
 

@@ -83,9 +83,11 @@ def _tls_options(tls: Any, query: str) -> dict[str, Any]:
     return found
 
 
-def client_for(url: str, options: Mapping[str, Any] | None = None, tls: Any = None) -> redis.Redis:
-    """A client with its own pool of connections."""
-    return redis.Redis(connection_pool=redis.ConnectionPool(**connection_params(url, options, tls)))
+def client_for(
+    url: str, options: Mapping[str, Any] | None = None, tls: Any = None, kind: type[redis.Redis] = redis.Redis
+) -> redis.Redis:
+    """A client, of a class that the caller chooses, with its own pool of connections."""
+    return kind(connection_pool=redis.ConnectionPool(**connection_params(url, options, tls)))
 
 
 def same_server(one: str, other: str) -> bool:

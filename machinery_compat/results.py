@@ -9,6 +9,7 @@ from typing import Any
 
 from machinery_compat import errors
 from machinery_compat.backends.base import Backend, task_values
+from machinery_compat.backends.outage import Patience
 from machinery_compat.wire import FAILURE, SUCCESS, Signature, TaskState
 
 __all__ = ["AsyncResult", "ChainAsyncResult", "ChordAsyncResult"]
@@ -77,10 +78,11 @@ class AsyncResult:
         """As :meth:`get_with_timeout`, with the end of the wait in ``time.monotonic`` seconds."""
         if deadline is None:
             self.backend.check_waitable(self.signature.uuid)
+        patience = Patience(self.backend.exception_safe_to_retry, deadline)
         while True:
             if deadline is not None and time.monotonic() >= deadline:
                 raise errors.ResultTimeout("Timeout reached")
-            values = self.touch()
+            values = patience.look(self.touch)
             if values is not None:
                 return values
             time.sleep(_seconds(sleep))

@@ -11,6 +11,7 @@ from machinery_compat import errors, tracing
 from machinery_compat.application import Celery
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config
+from machinery_compat.dead import DeadQueue
 from machinery_compat.locks import Lock, lock_for
 from machinery_compat.periodic import Periodic
 from machinery_compat.results import AsyncResult, ChainAsyncResult, ChordAsyncResult
@@ -49,6 +50,10 @@ class Broker:
         with self._app.connection_for_read() as connection:
             found: list[Signature] = connection.default_channel.delayed_tasks()
             return found
+
+    def dead_letters(self, queue: str = "") -> DeadQueue:
+        """The messages of a queue (by default the server's) that nobody could run; Go keeps none."""
+        return DeadQueue(self._app, queue)
 
 
 class Server:

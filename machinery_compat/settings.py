@@ -18,6 +18,8 @@ logger = logging.getLogger("machinery_compat.settings")
 #: How a sender tries again when the broker does not take a message: after 1, 1, 2, 3 and 5 s, at once
 #: the first time if the broker had been there. 12 s, and the time that the attempts take.
 PUBLISH_RETRIES = {"max_retries": 5, "interval_start": 1, "interval_step": 1, "interval_max": 5}
+#: How often a worker tries to store a result again.
+RESULT_RETRIES = 400
 
 
 def transport_options_of(config: Config, border: Border) -> dict[str, Any]:
@@ -71,6 +73,11 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
         # As Go's workers, which try for ever.
         "broker_connection_max_retries": None,
         "task_publish_retry_policy": dict(PUBLISH_RETRIES),
+        # A Redis that refuses something for a while ends no worker.
+        "broker_channel_error_retry": True,
+        # A result is tried to be stored for half an hour or so: half of these times, on average, 10 s.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": RESULT_RETRIES,
         "task_default_queue": config.default_queue,
         "task_default_exchange": amqp.exchange,
         "task_default_exchange_type": amqp.exchange_type or "direct",

@@ -14,13 +14,15 @@ from typing import Any
 from celery import states as celery_states
 from celery.backends.base import Backend as CeleryBackend
 from celery.backends.base import SyncBackendMixin
-from celery.exceptions import ChordError, SecurityError
+from celery.exceptions import ChordError, SecurityError, TaskPredicate
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, result_from_tuple
+from kombu.exceptions import EncodeError as KombuEncodeError
 from kombu.utils import json as kombu_json
 
-from machinery_compat import canvas, errors
+from machinery_compat import canvas, celery_header, errors
 from machinery_compat.backends import fence
+from machinery_compat.backends.outage import Patience
 from machinery_compat.backends.store import STATES, Store
 from machinery_compat.followers import GO_ON, MEMBERS, continuation, is_celerys
 from machinery_compat.wire import (
@@ -42,7 +44,7 @@ __all__ = ["Backend", "task_values"]
 logger = logging.getLogger("machinery_compat.backends")
 
 #: What reading a document that no worker has written may raise.
-UNREADABLE = (errors.MachineryError, SecurityError, ValueError, TypeError, LookupError, AttributeError)
+UNREADABLE = (errors.MachineryError, SecurityError, *celery_header.BAD_JSON)
 #: First and longest pause between two looks at a state that is waited for, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
 #: Seconds between two looks at a chord, unless ``machinery_chord_watch_interval`` says otherwise.
@@ -67,7 +69,7 @@ def _value(result: TaskResult | None) -> Any:
         return result.value
     try:
         return kombu_json.loads(result.value)
-    except ValueError as exc:
+    except celery_header.BAD_JSON as exc:
         raise errors.ArgumentError(f"a result is marked as JSON and is none: {exc}") from exc
 
 
@@ -76,6 +78,10 @@ def _as_returned(values: list[Any]) -> Any:
     if not values:
         return None
     return values[0] if len(values) == 1 else tuple(values)
+
+
+class ResultEncodeError(errors.EncodeError, KombuEncodeError):  # type: ignore[misc]
+    """The result of a task cannot be stored. Being Kombu's error too, Celery makes it the task's failure."""
 
 
 class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
@@ -154,7 +160,7 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def _task_state(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> TaskState:
         document = TaskState(task_uuid=task_id, state=state)
         if state == SUCCESS:
-            document.results = list(self._results(result, request))
+            document.results = list(self._results_to_store(result, request))
             children = [*(self.current_task_children(request) or ()), *_followers_of(request)]
             if children:
                 document.celery = kombu_json.dumps({"children": children})
@@ -165,6 +171,25 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
             document.state = STARTED
             document.celery = kombu_json.dumps({"state": state, "result": result})
         return document
+
+    def _results_to_store(self, result: Any, request: Any) -> list[TaskResult]:
+        """The results of a task.
+
+        Raises:
+            ResultEncodeError: they cannot be stored, or are too large for a callback's message.
+        """
+        try:
+            results = self._results(result, request)
+        except errors.EncodeError as exc:
+            raise ResultEncodeError(str(exc)) from exc
+        limit = self.app.machinery.border.max_body_size
+        size = sum(len(one.raw) for one in results)
+        if limit and size > limit:
+            raise ResultEncodeError(
+                f"the results have {size} bytes and machinery_max_body_size is {limit}; "
+                "return a reference to the data, or raise the setting in every process of the fleet"
+            )
+        return results
 
     def _describe_failure(self, document: TaskState, result: Any, traceback: str | None, request: Any) -> None:
         if document.state == celery_states.REVOKED:
@@ -324,6 +349,17 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
 
     # -- what readers see
 
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
+        """Celery's, without its retries: they are for a worker's results, and a reader can ask again."""
+        self._ensure_not_eager()
+        if cache and task_id in self._cache:
+            known: dict[str, Any] = self._cache[task_id]
+            return known
+        meta = self._get_task_meta_for(task_id)
+        if cache and meta["status"] == SUCCESS:
+            self._cache[task_id] = meta
+        return meta
+
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         document = self.task_state(task_id)
         if document is None:
@@ -363,7 +399,9 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         described = extra.get("exception")
         if described:
             exception = self.exception_to_python(described)
-            if isinstance(exception, BaseException):
+            # Anything else would not fail the reader but end its process (SystemExit) or settle its
+            # own task (Celery's Reject, Ignore and Retry).
+            if isinstance(exception, Exception) and not isinstance(exception, TaskPredicate):
                 return exception
         return errors.TaskError(document.error)
 
@@ -379,10 +417,11 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         if timeout is None:
             self.check_waitable(task_id)
         deadline = None if timeout is None else time.monotonic() + timeout
+        patience = Patience(self.exception_safe_to_retry, deadline)
         pause = FIRST_PAUSE
         while True:
-            meta: dict[str, Any] = self.get_task_meta(task_id)
-            if meta["status"] in celery_states.READY_STATES:
+            meta = patience.look(lambda: self.get_task_meta(task_id))
+            if meta is not None and meta["status"] in celery_states.READY_STATES:
                 return meta
             if on_interval:
                 on_interval()
@@ -408,11 +447,13 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         if timeout is None and waiting:
             self.check_waitable(next(iter(waiting)))
         deadline = None if timeout is None else time.monotonic() + timeout
+        patience = Patience(self.exception_safe_to_retry, deadline)
         pause = FIRST_PAUSE
         while waiting:
             ready = []
             asked = list(waiting)
-            for task_id, document in zip(asked, self.task_states(asked), strict=True):
+            seen = patience.look(lambda: self.task_states(asked)) or [None] * len(asked)  # noqa: B023
+            for task_id, document in zip(asked, seen, strict=True):
                 if document is not None and document.state in (SUCCESS, FAILURE):
                     ready.append(self.meta_of(task_id, document))
             for meta in ready:

@@ -16,6 +16,7 @@ from machinery_compat import errors, redis_client, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.store import Watched
 from machinery_compat.redis_client import lua
+from machinery_compat.redis_errors import RefusedByStore, StoreClient
 from machinery_compat.wire import ZERO_TIME, GroupMeta, Signature, TaskState
 
 __all__ = ["RedisBackend"]
@@ -52,7 +53,7 @@ class RedisBackend(Backend):
         return self.url if include_password else urls.redact(self.url)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        return isinstance(exc, self.connection_errors)
+        return isinstance(exc, (*self.connection_errors, RefusedByStore))
 
     @cached_property
     def client(self) -> redis.Redis:
@@ -65,7 +66,7 @@ class RedisBackend(Backend):
             "max_connections": conf.redis_max_connections,
             "health_check_interval": conf.get("redis_backend_health_check_interval"),
         }
-        return redis_client.client_for(self.url, options, tls=conf.redis_backend_use_ssl)
+        return redis_client.client_for(self.url, options, tls=conf.redis_backend_use_ssl, kind=StoreClient)
 
     @cached_property
     def _store_script(self) -> Any:

@@ -51,6 +51,8 @@ def transport_for(url: str) -> Chosen:
         return Chosen(TRANSPORTS["amqp"], url)
     url = urls.uncut(url)
     kind = urls.broker_kind(url, os.environ)
+    if kind == "eager":
+        return Chosen(TRANSPORTS["eager"], EAGER_URL)
     if url.startswith(("amqps://", "rediss://")):
         kind = url.partition(":")[0]
     if kind not in TRANSPORTS:

@@ -16,7 +16,7 @@ import amqp
 from kombu.transport import pyamqp
 
 from machinery_compat import celery_header, errors
-from machinery_compat.transport import base
+from machinery_compat.transport import base, tls
 from machinery_compat.transport.amqp_message import (
     Message,
     amqp_message,
@@ -26,6 +26,7 @@ from machinery_compat.transport.amqp_message import (
     is_celery_message,
 )
 from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingConnection
+from machinery_compat.transport.dead_amqp import AMQPDeadLetters
 from machinery_compat.transport.reconnect import Unavailable
 from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
@@ -42,7 +43,7 @@ FAILED: tuple[type[Exception], ...] = (*ERRORS, Unavailable)
 T = TypeVar("T")
 
 
-class Channel(base.TaskChannel, ConfirmingChannel):
+class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
     """An AMQP channel whose task messages are Signatures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +67,7 @@ class Channel(base.TaskChannel, ConfirmingChannel):
             msg.routing_key = routing_key
         self.border.publishing(msg)
         check_length(msg.routing_key)
-        message = amqp_message(msg)
+        message = amqp_message(msg, self.encoded(msg))
         self.border.before_publish(msg, "amqp://")
         delay = delay_ms(msg)
         if delay:
@@ -270,6 +271,9 @@ class Channel(base.TaskChannel, ConfirmingChannel):
 
         self._aside(keep)
 
+    def message_for(self, signature: Signature, body: bytes) -> amqp.Message:
+        return amqp_message(signature, body)
+
     def _aside(self, work: Callable[[Channel], T]) -> T:
         """Does on a connection of its own what waits for the server, as it may from within a delivery.
 
@@ -323,6 +327,16 @@ class Transport(pyamqp.Transport):  # type: ignore[misc]
     """Kombu transport for Machinery's AMQP URLs."""
 
     Connection = Connection
+
+    def establish_connection(self) -> Any:
+        client = self.client
+        if client.hostname != "127.0.0.1":
+            # What Kombu makes of localhost.
+            self._host = client.hostname or "localhost"
+        self._tls = getattr(self, "_tls", client.ssl)
+        # Anew each time: the next host, after a failover, has another name.
+        client.ssl = tls.amqp_options(self._tls, getattr(self, "_host", client.hostname))
+        return super().establish_connection()
 
     def qos_semantics_matches_spec(self, connection: Any) -> bool:
         """Makes Celery limit each consumer, as Go does, and not the channel as a whole.

@@ -43,7 +43,7 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.queue = queue
         self.raw_body = body_of(raw)
         try:
-            self.signature = base.decode(self.raw_body)
+            self.signature = base.decode(self.raw_body, channel.border.max_body_size)
         except errors.DecodeError:
             # Kombu hands a message with errors to the consumer's on_decode_error.
             self.errors.append(sys.exc_info())

@@ -7,6 +7,7 @@ Kombu's own envelope.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors, followers
 from machinery_compat.transport.redelivery import REDELIVERY_LIMIT, deliveries, given_up_reason, redelivered
-from machinery_compat.wire import Signature
+from machinery_compat.wire import Signature, now_text
 
 __all__ = ["CONTENT_TYPE", "OPTION", "SERIALIZER", "Border", "dead_letter", "deliveries", "redelivered"]
 
@@ -38,6 +39,9 @@ SHOWN = 200
 REASON_SHOWN = 500
 
 register(SERIALIZER, lambda data: data, lambda data: data, CONTENT_TYPE, "binary")
+
+#: The setting ``machinery_max_body_size`` where there is none, in bytes.
+MAX_BODY_SIZE = 10_000_000
 
 #: Adds one Redis command to a batch: ``command("set", key, value)``.
 Command = Callable[..., Any]
@@ -62,6 +66,8 @@ class Border:
 
     default_queue = "machinery_tasks"
     strict = False
+    #: The largest message that is sent or decoded, in bytes; 0 means any.
+    max_body_size = MAX_BODY_SIZE
     #: AMQP only: the one delay queue to use (``amqp.delayed_queue``), else a queue for each delay.
     delayed_queue = ""
     #: AMQP only: whether delay queues are auto-deleted (``amqp.auto_delete``).
@@ -283,6 +289,21 @@ class TaskChannel:
         later.
         """
 
+    def encoded(self, signature: Signature) -> bytes:
+        """The bytes of a Signature that is about to be sent.
+
+        Raises:
+            EncodeError: they are more than the limit.
+        """
+        body = signature.encode()
+        limit = self.border.max_body_size
+        if limit and len(body) > limit:
+            raise errors.EncodeError(
+                f"task {signature.name}[{signature.uuid}] has {len(body)} bytes and machinery_max_body_size is {limit};"
+                " send a reference to the data, or raise the setting in every process of the fleet"
+            )
+        return body
+
     def note_queue(self, queue: str, auto_delete: bool, arguments: Mapping[str, Any] | None) -> None:
         """Learns from its declaration whether a queue carries tasks.
 
@@ -389,12 +410,18 @@ def one_line(text: str, longest: int) -> str:
     return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
-def decode(body: bytes) -> Signature:
+def decode(body: bytes, limit: int = 0) -> Signature:
     """The Signature in a payload.
+
+    Args:
+        body: the payload.
+        limit: the most bytes that are looked at; 0 means any number.
 
     Raises:
         DecodeError: there is none, or one without a Name, which no worker can ever run.
     """
+    if limit and len(body) > limit:
+        raise errors.DecodeError(f"it has {len(body)} bytes and machinery_max_body_size is {limit}")
     signature = Signature.decode(body)
     if not signature.name:
         raise errors.DecodeError("it has no Name")
@@ -422,12 +449,13 @@ def dead_letter(body: bytes, reason: str, queue: str) -> bytes:
     Who puts it back into a queue may cut off the blanks at its end: its redeliveries are then
     counted anew.
     """
-    entry: dict[str, Any] = {"reason": reason, "queue": queue}
+    entry: dict[str, Any] = {"reason": reason, "queue": queue, "time": now_text()}
     try:
         entry["body"] = body.decode("utf-8")
     except UnicodeDecodeError:
         entry["body_hex"] = body.hex()
-    return str(kombu_json.dumps(entry)).encode()
+    # Escapes would make it up to three times as long, and RabbitMQ has a limit of its own.
+    return json.dumps(entry, ensure_ascii=False).encode()
 
 
 def dead_queue(queue: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -13,6 +15,7 @@ from kombu.transport import virtual
 from kombu.utils.eventio import ERR, READ
 
 from machinery_compat.redis_client import lua
+from machinery_compat.redis_errors import ADVICE, refusal
 from machinery_compat.transport import base
 from machinery_compat.wire import Signature
 
@@ -24,6 +27,8 @@ __all__ = ["Claim", "ClaimQoS", "Claimed", "ClaimingPoller", "TaskMessage"]
 
 #: The largest number of messages that one call claims after the first.
 BATCH = 50
+#: Seconds until a server that hands out nothing is asked again.
+REFUSED_PAUSE = 1.0
 
 
 class Claimed(NamedTuple):
@@ -170,6 +175,8 @@ class Claim:
         self.waiting = False
         self._connection: redis.Connection | None = None
         self._client_id = 0
+        #: While the server refuses to hand anything out; in seconds of time.monotonic().
+        self._paused_until: float | None = None
         self._more = channel.commands.register_script(lua("claim"))
 
     def start(self) -> int:
@@ -196,13 +203,38 @@ class Claim:
         assert self._connection is not None
         self.waiting = False
         first = self._connection.read_response()
+        self._paused_until = None
         if first is None:
             return []
         room = self.channel.qos.can_consume_max_estimate()
         wanted = BATCH if room is None else min(BATCH, room - 1)
         if wanted <= 0 or not self.channel.holds(self.keys):
             return [first]
-        return [first, *self._more(keys=[self.keys.queue, self.keys.inflight], args=[wanted])]
+        try:
+            return [first, *self._more(keys=[self.keys.queue, self.keys.inflight], args=[wanted])]
+        except redis.ResponseError as exc:
+            if not self.pause(exc):
+                raise
+            return [first]
+
+    def pause(self, exc: redis.ResponseError) -> bool:
+        """Claims nothing for a while, if the server refuses to hand anything out; it may be right again soon."""
+        code = refusal(exc)
+        if code is None:
+            return False
+        level = logging.WARNING if self._paused_until is None else logging.DEBUG
+        base.logger.log(
+            level, "queue %s: Redis hands out nothing (%s: %s); trying again", self.keys.queue, code, ADVICE[code]
+        )
+        self._paused_until = time.monotonic() + REFUSED_PAUSE
+        return True
+
+    def disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()
+
+    def is_paused(self) -> bool:
+        return self._paused_until is not None and time.monotonic() < self._paused_until
 
     def stop(self) -> None:
         """Ends the wait; a message that still came is put back."""
@@ -237,7 +269,7 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             channel.flush_settled()
             if channel.claims and channel.may_claim():
                 for claim in channel.claims.values():
-                    if not claim.waiting:
+                    if not claim.waiting and not claim.is_paused():
                         self._watch(claim)
 
     def _watch(self, claim: Claim) -> None:
@@ -266,6 +298,13 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         except (redis.ConnectionError, redis.TimeoutError, OSError):
             self.forget(claim)
             raise
+        except redis.ResponseError as exc:
+            if not claim.pause(exc):
+                raise
+            # The address may lead to another server by then.
+            self.forget(claim)
+            claim.disconnect()
+            bodies = []
         if not bodies:
             raise virtual.base.Empty
         claim.channel.deliver(claim, bodies)

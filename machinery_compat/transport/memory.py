@@ -35,7 +35,7 @@ class Channel(base.TaskChannel, memory.Channel):  # type: ignore[misc]
             message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
         self.border.publishing(message)
         # Through the bytes, so that values arrive exactly as they would over a real broker.
-        body = message.encode()
+        body = self.encoded(message)
         self.border.before_publish(message, EAGER_URL)
         self.border.run(body)
         return None

@@ -29,16 +29,18 @@ from kombu.transport import virtual
 
 from machinery_compat import errors, redis_client, urls
 from machinery_compat.redis_client import lua
+from machinery_compat.redis_errors import BrokerClient
 from machinery_compat.transport import base
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from machinery_compat.transport.claims import Claim, Claimed, ClaimingPoller, ClaimQoS, TaskMessage
+from machinery_compat.transport.dead_redis import RedisDeadLetters
 from machinery_compat.transport.lease_keeper import RENEWALS, LeaseKeeper
 from machinery_compat.wire import Signature
 
 __all__ = ["Channel", "Transport"]
 
 
-class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
+class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
     """A Redis channel whose task messages are Signatures."""
 
     QoS = ClaimQoS
@@ -104,6 +106,10 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         database = str(client.virtual_host or "").strip("/")
         return f"{self.connection.scheme}://{credentials}{client.hostname}:{client.port or 6379}/{database}"
 
+    def _get_client(self) -> Any:
+        known = super()._get_client()
+        return BrokerClient if known is redis.Redis else known
+
     def _watched(self, connection_class: type) -> type:
         channel = self
 
@@ -133,7 +139,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         if not message.routing_key:
             message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
         self.border.publishing(message)
-        body = message.encode()
+        body = self.encoded(message)
         if batch is not None:
             self._send(batch.add, message, body)
         else:
@@ -239,7 +245,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         arrived: list[tuple[Signature, bytes]] = []
         for body in bodies:
             try:
-                arrived.append((base.decode(body), body))
+                arrived.append((base.decode(body, self.border.max_body_size), body))
             except errors.DecodeError as exc:
                 self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
         self.border.received([signature for signature, _ in arrived], [base.deliveries(body) for _, body in arrived])
@@ -337,7 +343,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         if body is None:
             raise virtual.base.Empty
         try:
-            return Claimed(base.decode(body), body, keys)
+            return Claimed(base.decode(body, self.border.max_body_size), body, keys)
         except errors.DecodeError as exc:
             self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
             raise virtual.base.Empty from exc

@@ -41,10 +41,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 # The values whose text is already what Go would write: scalars, and lists of scalars, without blanks and with no
 # escapes but Go's own. Objects are left to the parser, since their members have an order. (An escaped U+FFFD is
 # kept: Go writes it so where a string held bytes that were no UTF-8.)
-_STRING = (
-    r'"(?:[^"\\\x00-\x1f<>&\u2028\u2029]+'
-    r'|\\(?:["\\nrt]|u00(?:0[0-8bcef]|1[0-9a-f]|3[ce]|26)|u202[89]|ufffd))*"'
-)
+# Where a string is not of this kind, only one way to read it may have been tried: a repeated repetition would
+# try exponentially many.
+_PLAIN = r'[^"\\\x00-\x1f<>&\u2028\u2029]*'
+_ESCAPED = r'\\(?:["\\nrt]|u00(?:0[0-8bcef]|1[0-9a-f]|3[ce]|26)|u202[89]|ufffd)'
+_STRING = f'"{_PLAIN}(?:{_ESCAPED}{_PLAIN})*"'
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _SCALAR = f"(?:{_NUMBER}|true|false|null|{_STRING})"
 _VALUE = _SCALAR + r"|\[(?:" + _SCALAR + "(?:," + _SCALAR + r")*)?\]"

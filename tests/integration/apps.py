@@ -9,3 +9,14 @@ LEASE = 2.0
 
 short_lease = Celery("short_lease", config=Config.load())
 short_lease.conf.broker_transport_options = {"lease_time": LEASE}
+
+#: The most bytes of a message or of a task's results.
+LIMIT = 100_000
+
+limited = Celery("limited", config=Config.load())
+limited.conf.machinery_max_body_size = LIMIT
+
+
+@limited.task(name="py_repeat")
+def repeat(text: str, times: int) -> str:
+    return text * times

@@ -58,7 +58,9 @@ def test_a_header_of_a_name_that_celery_uses_is_in_headers_only() -> None:
     "said",
     ["", "{", "[]", "5", '{"expires": 5}', '{"expires": ""}', '{"timelimit": 5}', '{"retries": -1}', '{"chord": {}}',
      '{"callbacks": [{"task": 5}]}', '{"stamps": []}', '{"headers": {"a": {"__type__": "uuid", "__value__": 1}}}',
-     "[" * 100_000],
+     '{"reply_to": 5}', '{"shadow": "a\\nb"}', '{"retries": 1000001}', '{"timelimit": [Infinity, null]}',
+     '{"timelimit": [null, NaN]}', '{"timelimit": [-1, null]}', '{"expires": "0001-01-01T00:00:00"}',
+     '{"expires": "9999-12-31T23:59:59"}', "[" * 100_000],
 )  # fmt: skip
 def test_what_it_cannot_say_is_refused(said: str) -> None:
     with pytest.raises(DecodeError, match="the header 'celery'"):
