@@ -28,7 +28,8 @@ from types import FrameType
 from typing import Any
 
 from machinery_compat import Celery, Config, canvas, cron, errors, urls
-from machinery_compat.backends.base import Backend, task_values
+from machinery_compat.backends.base import Backend
+from machinery_compat.backends.reading import task_values
 from machinery_compat.config import ConfigWarning
 from machinery_compat.transport import transport_for
 from machinery_compat.transport.base import decode
