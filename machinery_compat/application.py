@@ -8,40 +8,50 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from celery import Celery as CeleryApp
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_retry, worker_process_init
+from celery.worker import state as worker_state
 from kombu import Queue
 
 from machinery_compat import canvas, celery_header, errors, urls
+from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.dead import DeadQueue
 from machinery_compat.eager import Runner
 from machinery_compat.followers import as_canvas, is_celerys
-from machinery_compat.settings import settings_of, transport_options_of
-from machinery_compat.transport.base import MAX_BODY_SIZE, OPTION, Border
+from machinery_compat.pool import exits_are_failures
+from machinery_compat.settings import redelivery_limit_of, settings_of, transport_options_of
+from machinery_compat.transport.base import MAX_BODY_SIZE, OPTION, Border, TaskPayload
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 
 __all__ = ["Celery", "Task", "enable"]
 
-logger = logging.getLogger("machinery_compat.application")
+logger = logging.getLogger("machinery_compat")
 
 
 class Task(CeleryTask):  # type: ignore[misc]
     """The base class of tasks: adds Machinery's retries to Celery's."""
 
     abstract = True
+    Request = "machinery_compat.request:Request"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.request.called_directly:
             return super().__call__(*args, **kwargs)
+        if fence.is_superseded(self.request):
+            # Another worker has begun it since; nothing that this run would do counts.
+            raise Ignore
         try:
-            return self.run(*args, **kwargs)
+            with exits_are_failures():
+                return self.run(*args, **kwargs)
         except (Retry, Ignore, Reject):
             raise
         except Exception as exc:
@@ -161,23 +171,54 @@ class AppBorder(Border):
         with self._states_written(False):
             self.app.machinery.eager.run(body)
 
-    def received(self, signatures: Sequence[Signature]) -> None:
+    @property
+    def redelivery_limit(self) -> int:  # type: ignore[override]
+        return redelivery_limit_of(self.app.conf)
+
+    def received(self, signatures: Sequence[Signature], runs: Sequence[int] = ()) -> None:
         backend = self.app.backend
         if not isinstance(backend, Backend):
             return
         tasks = self.app.tasks
-        wanted = [
-            one
-            for one in signatures
+        kept = [
+            (one, run)
+            for one, run in zip(signatures, runs or [0] * len(signatures), strict=True)
             if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
         ]
         try:
-            backend.store_received(wanted)
+            for run, group in groupby(kept, key=itemgetter(1)):
+                backend.store_received([one for one, _ in group], run)
         except Exception as exc:
             if not backend.exception_safe_to_retry(exc):
                 raise
             # The tasks run all the same; what they become is what must be stored.
-            logger.warning("%d tasks are not marked as RECEIVED: %s", len(wanted), exc)
+            logger.warning("%d tasks are not marked as RECEIVED: %s", len(kept), exc)
+
+    def state_of(self, signature: Signature) -> str:
+        backend, task = self.app.backend, self.app.tasks.get(signature.name)
+        if not isinstance(backend, Backend) or task is None or task.ignore_result or _ignores_result(signature):
+            return ""
+        try:
+            state = backend.task_state(signature.uuid)
+        except Exception:
+            logger.warning("the state of task %s[%s] cannot be read", signature.name, signature.uuid, exc_info=True)
+            return ""
+        return state.state if state is not None else ""
+
+    def running(self, uuid: str) -> TaskPayload | None:
+        request = worker_state.requests.get(uuid)
+        if request is None or request.app is not self.app or request not in worker_state.active_requests:
+            return None
+        return request.message if isinstance(request.message, TaskPayload) else None
+
+    def given_up(self, body: bytes, reason: str) -> None:
+        try:
+            signature = Signature.decode(body)
+        except errors.DecodeError:
+            return
+        backend = self.app.backend
+        if isinstance(backend, Backend):
+            backend.fail_unrunnable(signature, reason)
 
 
 def _ignores_result(signature: Signature) -> bool:

@@ -16,7 +16,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.common import ignore_errors
 
-from machinery_compat.transport.base import TaskPayload
+from machinery_compat.transport.base import TaskChannel, TaskPayload
 
 __all__ = ["Consumer"]
 
@@ -57,6 +57,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._waits: OrderedDict[str, float] = OrderedDict()
         self.strategies = _Strategies(self)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        channel = self.task_consumer.channel
+        if isinstance(channel, TaskChannel):
+            pool = self.pool
+            channel.slots = lambda: pool.num_processes or 1  # type: ignore[method-assign]
+            # Only the prefork pool has one: its tasks run in other processes.
+            channel.runs_tasks = not pool.uses_semaphore
+        return super().create_task_handler(*args, **kwargs)
 
     def stop(self) -> None:
         """Gives back what was reserved and not begun, before Celery waits for the running tasks.

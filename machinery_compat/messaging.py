@@ -8,29 +8,25 @@ from typing import Any
 
 from celery.app.amqp import AMQP as CeleryAMQP
 from celery.app.amqp import Queues as CeleryQueues
-from kombu import Connection as KombuConnection
 from kombu import Exchange, Queue
 from kombu.pools import ProducerPool
 
-from machinery_compat import urls
 from machinery_compat.transport import FAILOVER_PREFIX, transport_for
 from machinery_compat.transport.base import SERIALIZER
+from machinery_compat.transport.reconnect import ConnectionPool, PersistentConnection
 
 __all__ = ["AMQP", "Connection", "Queues"]
 
 PREFIX = "machinery+"
 
 
-class Connection(KombuConnection):  # type: ignore[misc]
+class Connection(PersistentConnection):
     """A connection whose transport is chosen by Machinery's URL rules."""
 
     def __init__(self, hostname: Any = "localhost", *args: Any, transport: Any = None, **kwargs: Any) -> None:
         if isinstance(hostname, str):
             hostname = [url for url in hostname.split(";") if url]
         found = [transport_for(url.removeprefix(PREFIX)) for url in hostname or ["localhost"]]
-        options = dict(kwargs.pop("transport_options", None) or {})
-        if found[0].confirms:
-            options.setdefault("confirm_publish", True)
         addresses = [one.url for one in found]
         if len(addresses) > 1:
             # Going to the next one, Kombu looks at the scheme only, and knows another transport for it.
@@ -39,19 +35,11 @@ class Connection(KombuConnection):  # type: ignore[misc]
             addresses if len(addresses) > 1 else addresses[0],
             *args,
             transport=transport or found[0].transport,
-            transport_options=options,
             **kwargs,
         )
 
-    def info(self) -> Any:
-        """What Kombu shows of a connection, the transport under the name that tools know.
-
-        ``celery inspect stats`` shows it too, without the password; here the URLs hold it as well.
-        """
-        shown = {**super().info(), "transport": self.transport.driver_type}
-        shown["hostname"] = urls.redact(shown["hostname"] or "")
-        alternates = [urls.redact(url.removeprefix(FAILOVER_PREFIX)) for url in shown.get("alternates") or ()]
-        return {**shown, "alternates": alternates}
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:
+        return ConnectionPool(self, limit, **kwargs)
 
 
 class DefaultQueue(Queue):  # type: ignore[misc]

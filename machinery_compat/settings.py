@@ -9,13 +9,17 @@ from typing import Any
 from machinery_compat import errors, urls
 from machinery_compat.config import Config, TLSConfig
 from machinery_compat.transport.base import OPTION, Border
+from machinery_compat.transport.redelivery import REDELIVERY_LIMIT
 
-__all__ = ["settings_of", "transport_options_of"]
+__all__ = ["redelivery_limit_of", "settings_of", "transport_options_of"]
 
 logger = logging.getLogger("machinery_compat.settings")
 
 #: How often a worker tries to store a result again.
 RESULT_RETRIES = 400
+#: How a sender tries again when the broker does not take a message: after 1, 1, 2, 3 and 5 s, at once
+#: the first time if the broker had been there. 12 s, and the time that the attempts take.
+PUBLISH_RETRIES = {"max_retries": 5, "interval_start": 1, "interval_step": 1, "interval_max": 5}
 
 
 def transport_options_of(config: Config, border: Border) -> dict[str, Any]:
@@ -29,6 +33,22 @@ def transport_options_of(config: Config, border: Border) -> dict[str, Any]:
         "client_name": redis.client_name or None,
         "socket_connect_timeout": redis.connect_timeout or None,
     }
+
+
+def redelivery_limit_of(conf: Any) -> int:
+    """How often a message is put back at most because what ran it has died.
+
+    Args:
+        conf: the application's settings.
+
+    Raises:
+        ConfigError: the setting is no such number.
+    """
+    limit = conf.get("machinery_redelivery_limit", REDELIVERY_LIMIT)
+    limit = conf.broker_transport_options.get("redelivery_limit", limit)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise errors.ConfigError(f"machinery_redelivery_limit is a number from 0 on, not {limit!r}")
+    return limit
 
 
 def settings_of(config: Config, border: Border, given: bool = True) -> dict[str, Any]:
@@ -55,6 +75,9 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
         # A result is tried to be stored for half an hour or so: half of these times, on average, 10 s.
         "result_backend_always_retry": True,
         "result_backend_max_retries": RESULT_RETRIES,
+        # As Go's workers, which try for ever.
+        "broker_connection_max_retries": None,
+        "task_publish_retry_policy": dict(PUBLISH_RETRIES),
         "task_default_queue": config.default_queue,
         "task_default_exchange": amqp.exchange,
         "task_default_exchange_type": amqp.exchange_type or "direct",

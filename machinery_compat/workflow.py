@@ -120,7 +120,7 @@ class Workflow:
             serializer=SERIALIZER,
             exchange=queue.exchange if queue else self.app.amqp.default_exchange,
             routing_key=queue.routing_key if queue else signature.routing_key,
-            declare=[queue] if queue else [],
+            declare=[queue or self.app.amqp.default_exchange],
             delivery_mode=2,
             retry=retry,
             retry_policy=dict(self.app.conf.task_publish_retry_policy),
@@ -221,6 +221,11 @@ class Workflow:
         """Whether a retry of this task waits to be sent."""
         planned = getattr(self._retries, "planned", None)
         return planned is not None and planned.uuid == uuid
+
+    def forget_retry(self, uuid: str) -> None:
+        """Drops the planned retry of a task that another worker runs again already."""
+        if self.is_planned(uuid):
+            self._retries.planned = None
 
     def resend(self, uuid: str) -> None:
         """Sends the planned retry of a task, once."""

@@ -21,6 +21,7 @@ from kombu.exceptions import EncodeError as KombuEncodeError
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, celery_header, errors
+from machinery_compat.backends import fence
 from machinery_compat.backends.patience import Patience
 from machinery_compat.backends.store import STATES, Store
 from machinery_compat.followers import is_celerys
@@ -121,9 +122,12 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def pending_state(self, signature: Signature) -> TaskState:
         return TaskState(task_uuid=signature.uuid, task_name=signature.name, state=PENDING, created_at=now_text())
 
-    def store_received(self, signatures: Sequence[Signature]) -> None:
-        """Writes RECEIVED for tasks that arrived together."""
-        self.update_states([TaskState(task_uuid=one.uuid, state=RECEIVED) for one in signatures])
+    def store_received(self, signatures: Sequence[Signature], run: int = 0) -> None:
+        """Writes RECEIVED for tasks that arrived together, to be run for the first time or again."""
+        states = [TaskState(task_uuid=one.uuid, state=RECEIVED) for one in signatures]
+        for state in states:
+            fence.sign(state, run)
+        self.update_states(states, run=run)
 
     def fail_unrunnable(self, signature: Signature, error: str) -> None:
         """Fails a task that cannot be started at all; Go does so when its arguments do not convert."""
@@ -140,7 +144,11 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        self.update_states([self._task_state(task_id, result, state, traceback, request)])
+        document = self._task_state(task_id, result, state, traceback, request)
+        run = fence.run_of(request, task_id)
+        fence.sign(document, run)
+        if not self.update_states([document], run=run)[0]:
+            fence.supersede(request, document, run)
         return result
 
     def _task_state(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> TaskState:
@@ -213,6 +221,8 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         state: str = SUCCESS,
     ) -> None:
         super().mark_as_done(task_id, result, request, store_result, state)
+        if fence.is_superseded(request):
+            return
         signature = _signature_of(request)
         if signature is not None and (signature.on_success or signature.chord_callback):
             self.app.machinery.workflow.succeeded(signature, self._results(result, request))
@@ -228,6 +238,8 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         state: str = FAILURE,
     ) -> None:
         super().mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
+        if fence.is_superseded(request):
+            return
         signature = _signature_of(request)
         if signature is not None:
             self._fail_followers(signature, exc, traceback)
@@ -256,8 +268,13 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         """
         result = self.encode_result(exc, state)
         document = self._task_state(task_id, result, RETRY, traceback, request)
-        planned = self.app.machinery.workflow.is_planned(task_id)
-        self.update_states([document], only_over="" if planned else PENDING)
+        workflow = self.app.machinery.workflow
+        planned = workflow.is_planned(task_id)
+        # It does not say which run it is of: the retry is a new message, whose first run must not stand behind.
+        run = fence.run_of(request, task_id)
+        written = self.update_states([document], only_over="" if planned else PENDING, run=run)[0]
+        if planned and not written:
+            workflow.forget_retry(task_id)
         return result
 
     # -- what readers see

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from machinery_compat import errors
+from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.wire import GroupMeta, TaskState
 
@@ -36,15 +37,20 @@ class EagerBackend(Backend):
     def put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         self._documents[state.task_uuid] = state.encode()
 
-    def update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+    def update_states(self, states: Sequence[TaskState], only_over: str = "", run: int | None = None) -> Sequence[bool]:
         with self._lock:
-            for state in states:
-                old = self.task_state(state.task_uuid)
-                if only_over and (old is None or old.state != only_over):
-                    continue
-                if old is not None:
-                    state.task_name, state.created_at = old.task_name, old.created_at
-                self.put_state(state)
+            return [self._update_state(state, only_over, run) for state in states]
+
+    def _update_state(self, state: TaskState, only_over: str, run: int | None) -> bool:
+        old = self.task_state(state.task_uuid)
+        if only_over and (old is None or old.state != only_over):
+            return False
+        if not fence.may_write(old, run):
+            return False
+        if old is not None:
+            state.task_name, state.created_at = old.task_name, old.created_at
+        self.put_state(state)
+        return True
 
     # -- groups
 

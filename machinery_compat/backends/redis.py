@@ -99,21 +99,23 @@ class RedisBackend(Backend):
             known[server] = redis_client.same_server(self.url, server)
         return bool(known[server])
 
-    def update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+    def update_states(self, states: Sequence[TaskState], only_over: str = "", run: int | None = None) -> Sequence[bool]:
         if len(states) == 1:
-            self._store_script(keys=[states[0].task_uuid], args=self._pieces(states[0], only_over))
-        elif states:
-            with self.client.pipeline(transaction=False) as pipe:
-                for state in states:
-                    self._store_script(keys=[state.task_uuid], args=self._pieces(state, only_over), client=pipe)
-                pipe.execute()
+            return [bool(self._store_script(keys=[states[0].task_uuid], args=self._pieces(states[0], only_over, run)))]
+        if not states:
+            return []
+        with self.client.pipeline(transaction=False) as pipe:
+            for state in states:
+                self._store_script(keys=[state.task_uuid], args=self._pieces(state, only_over, run), client=pipe)
+            return [bool(written) for written in pipe.execute()]
 
-    def _pieces(self, state: TaskState, only_over: str) -> list[Any]:
+    def _pieces(self, state: TaskState, only_over: str, run: int | None) -> list[Any]:
         """The document without the texts that the script carries over from the old one."""
         # Both texts are empty in what the worker writes; the first of each kind is the member.
         head, rest = state.encode().split(b'"TaskName":"', 1)
         middle, tail = rest.rsplit(b'"CreatedAt":"' + ZERO_TIME.encode(), 1)
-        return [head + b'"TaskName":"', middle + b'"CreatedAt":"', tail, self.expiry, only_over]
+        texts = [head + b'"TaskName":"', middle + b'"CreatedAt":"', tail]
+        return [*texts, self.expiry, only_over, "" if run is None else run]
 
     # -- groups
 

@@ -62,12 +62,17 @@ class Store:
         """Writes a state document over whatever is there."""
         raise NotImplementedError
 
-    def update_states(self, states: Sequence[TaskState], only_over: str = "") -> None:
+    def update_states(self, states: Sequence[TaskState], only_over: str = "", run: int | None = None) -> Sequence[bool]:
         """Writes states, each keeping its task's name and time of creation.
 
         Args:
             states: the documents.
             only_over: write only where this is the present state.
+            run: which run of the task writes them, 0 for the first: what a later one has written
+                stays (see :mod:`machinery_compat.backends.fence`). None writes over any.
+
+        Returns:
+            whether each was written.
         """
         raise NotImplementedError
 

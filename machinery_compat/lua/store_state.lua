@@ -7,6 +7,9 @@
 -- ARGV[3]  tail      the rest
 -- ARGV[4]  expiry in seconds, 0 for none
 -- ARGV[5]  'PENDING' to write only over a PENDING state, else ''
+-- ARGV[6]  which run of the task writes this: what a later one has written stays; '' for any
+--
+-- Returns 1, or 0 when it was not written.
 local name, created = '', '0001-01-01T00:00:00Z'
 local old = redis.call('GET', KEYS[1])
 if old then
@@ -14,6 +17,11 @@ if old then
     name = string.match(old, '"TaskName":"(.-)","State":') or name
     created = string.match(old, '.*"CreatedAt":"([^"]*)"') or created
     if ARGV[5] ~= '' and string.match(old, '"State":"(%u+)"') ~= ARGV[5] then return 0 end
+    if ARGV[6] ~= '' then
+        -- The first thing in the member of ours; a quote inside any text is escaped.
+        local run = string.match(old, '"Celery":"{\\"run\\": (%d+)')
+        if run and tonumber(run) > tonumber(ARGV[6]) then return 0 end
+    end
 end
 local state = ARGV[1] .. name .. ARGV[2] .. created .. ARGV[3]
 if ARGV[4] == '0' then

@@ -31,11 +31,10 @@ DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis"}
 
 
 class Chosen(NamedTuple):
-    """How a URL is connected to: the transport's class, the URL for it, whether it confirms."""
+    """How a URL is connected to: the transport's class and the URL for it."""
 
     transport: str
     url: str
-    confirms: bool
 
 
 def transport_for(url: str) -> Chosen:
@@ -46,14 +45,14 @@ def transport_for(url: str) -> Chosen:
     """
     url = url.removeprefix(FAILOVER_PREFIX)
     if url == "eager" or url.startswith("eager:"):
-        return Chosen(TRANSPORTS["eager"], EAGER_URL, False)
+        return Chosen(TRANSPORTS["eager"], EAGER_URL)
     if "://" not in url:
         # A bare host name, as Kombu itself passes on what it has parsed.
-        return Chosen(TRANSPORTS["amqp"], url, True)
+        return Chosen(TRANSPORTS["amqp"], url)
     url = urls.uncut(url)
     kind = urls.broker_kind(url, os.environ)
     if kind == "eager":
-        return Chosen(TRANSPORTS["eager"], EAGER_URL, False)
+        return Chosen(TRANSPORTS["eager"], EAGER_URL)
     if url.startswith(("amqps://", "rediss://")):
         kind = url.partition(":")[0]
     if kind not in TRANSPORTS:
@@ -61,7 +60,7 @@ def transport_for(url: str) -> Chosen:
     # Here, since Kombu would say of a missing driver only that some module is not there.
     drivers.load(TRANSPORTS[kind], DRIVERS[kind])
     # Kombu takes what stands before a plus sign for the name of a transport.
-    return Chosen(TRANSPORTS[kind], url.removeprefix("redis+"), kind.startswith("amqp"))
+    return Chosen(TRANSPORTS[kind], url.removeprefix("redis+"))
 
 
 def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:

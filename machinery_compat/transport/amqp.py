@@ -7,64 +7,43 @@ a consumer's name are declared, so that no copy of each message fills a queue no
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from time import time_ns
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any, TypeVar
 
 import amqp
 from kombu.transport import pyamqp
 
-from machinery_compat import errors
+from machinery_compat import celery_header, errors
 from machinery_compat.transport import base, tls
+from machinery_compat.transport.amqp_message import (
+    Message,
+    amqp_message,
+    body_of,
+    check_length,
+    delay_ms,
+    is_celery_message,
+)
+from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingConnection
 from machinery_compat.transport.dead_amqp import AMQPDeadLetters
-from machinery_compat.wire import Signature, outgoing
+from machinery_compat.transport.reconnect import Unavailable
+from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
 __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
 
-#: Shortest delay, in ms: a delay queue expires after twice its delay, and must still be there
-#: when the message arrives.
-SHORTEST_DELAY = 20
-#: Most that is put into the table of headers, in bytes: RabbitMQ cuts off who sends a larger one than
-#: its frames (128 KiB), and the connection's other channels with it.
-LARGEST_TABLE = 100_000
-#: The longest routing key of AMQP, in bytes.
-LONGEST_KEY = 255
+#: How much longer than twice its delay a delay queue is kept, in ms. Go keeps none longer, and when
+#: the broker is slow the queue is gone before the message, or with it.
+DELAY_SLACK = 5_000
+
+#: What can go wrong with a connection or a channel.
+ERRORS: tuple[type[Exception], ...] = (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors)
+FAILED: tuple[type[Exception], ...] = (*ERRORS, Unavailable)
+
+T = TypeVar("T")
 
 
-class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
-    """An AMQP message from a queue of tasks; its Signature is None when it holds none."""
-
-    def __init__(self, raw: amqp.Message, channel: Channel, queue: str) -> None:
-        super().__init__(raw, channel=channel)
-        # Kombu has taken the user's headers for its own, such as one that is called compression.
-        self.errors = []
-        self.queue = queue
-        self.raw_body = _bytes(raw.body)
-        try:
-            self.signature = base.decode(self.raw_body, channel.border.max_body_size)
-        except errors.DecodeError:
-            # Kombu hands a message with errors to the consumer's on_decode_error.
-            self.errors.append(sys.exc_info())
-            return
-        fields = self.celery_fields(self.signature, self.raw_body)
-        self.headers, self.properties, self.body = fields["headers"], fields["properties"], fields["body"]
-        self.content_type = self.content_encoding = None
-        self._decoded_cache = self.body
-
-    def bury(self, reason: str) -> None:
-        self.channel.bury(self.raw_body, reason, self.queue)
-        self.ack()
-
-    def hand_back(self) -> None:
-        self.requeue()
-
-    def park(self, seconds: float) -> None:
-        self.channel.park(self, seconds)
-        self.ack()
-
-
-class Channel(AMQPDeadLetters, base.TaskChannel, pyamqp.Channel):  # type: ignore[misc]
+class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
     """An AMQP channel whose task messages are Signatures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -72,27 +51,42 @@ class Channel(AMQPDeadLetters, base.TaskChannel, pyamqp.Channel):  # type: ignor
         self.border = base.border_of(self.connection.client.transport_options)
         self.kombu_queues: set[str] = set()
         self._queue_of: dict[str, str] = {}
+        self._exchanges: dict[str, dict[str, Any]] = {}
+        self._queues: dict[str, dict[str, Any]] = {}
+        self._bindings: dict[str, list[dict[str, Any]]] = {}
         self._side: Any = None
-        # With confirms on, amqp has put its confirming method over the class's own.
-        self._publish_raw: Any = self.basic_publish
-        self.basic_publish: Any = self._publish
 
     # -- publishing
 
-    def _publish(self, msg: Any, exchange: str = "", routing_key: str = "", **kwargs: Any) -> Any:
+    def basic_publish(self, msg: Any, exchange: str = "", routing_key: str = "", **kwargs: Any) -> Any:
+        """Publishes a message; a task is there when this returns."""
         if not isinstance(msg, Signature):
-            return self._publish_raw(msg, exchange=exchange, routing_key=routing_key, **kwargs)
+            return super().basic_publish(msg, exchange=exchange, routing_key=routing_key, **kwargs)
         exchange, routing_key = self.border.route(exchange, routing_key)
         if not msg.routing_key:
             msg.routing_key = routing_key
         self.border.publishing(msg)
-        _check_length(msg.routing_key)
+        check_length(msg.routing_key)
         message = amqp_message(msg, self.encoded(msg))
         self.border.before_publish(msg, "amqp://")
         delay = delay_ms(msg)
         if delay:
             return self.publish_delayed(message, delay, exchange, msg.routing_key)
-        return self._publish_raw(message, exchange=exchange, routing_key=routing_key, **kwargs)
+        # Without it the broker drops what no queue gets, and says nothing.
+        kwargs["mandatory"] = True
+        return self.publish_confirmed(message, exchange=exchange, routing_key=routing_key, **kwargs)
+
+    def publish_delayed(self, message: amqp.Message, delay: int, exchange: str, routing_key: str) -> None:
+        """Sends a message that reaches an exchange after a delay in ms.
+
+        Raises:
+            amqp.RecoverableChannelError: the broker was so slow that the message may be lost.
+        """
+        begin = monotonic()
+        queue = self._delay_queue(message, delay, exchange, routing_key)
+        self.publish_confirmed(message, exchange="", routing_key=queue, mandatory=True)
+        if not self.border.delayed_queue and (monotonic() - begin) * 1000 > delay + DELAY_SLACK:
+            raise amqp.RecoverableChannelError(f"it took so long that {queue} may have expired with the message")
 
     def _delay_queue(self, message: amqp.Message, delay: int, exchange: str, routing_key: str) -> str:
         """Declares the queue in which a message waits; RabbitMQ then moves it on."""
@@ -104,39 +98,138 @@ class Channel(AMQPDeadLetters, base.TaskChannel, pyamqp.Channel):  # type: ignor
         if queue:
             message.properties["expiration"] = str(delay)
         else:
-            queue = f"delay.{delay}.{exchange}.{routing_key}"
-            arguments.update({"x-message-ttl": delay, "x-expires": 2 * delay})
-        self.queue_declare(queue=queue, durable=True, auto_delete=self.border.delay_auto_delete, arguments=arguments)
+            # Not Go's name, under which RabbitMQ would refuse the other expiry.
+            queue = f"delay.{delay}+{DELAY_SLACK}.{exchange}.{routing_key}"
+            arguments.update({"x-message-ttl": delay, "x-expires": 2 * delay + DELAY_SLACK})
+        check_length(queue)
+        super().queue_declare(queue=queue, durable=True, auto_delete=self.border.delay_auto_delete, arguments=arguments)
         return queue
+
+    # -- declaring
+
+    def exchange_declare(self, exchange: str, type: str, **kwargs: Any) -> Any:
+        self._exchanges[exchange] = {"type": type, **_kept(kwargs)}
+        return super().exchange_declare(exchange, type, **kwargs)
+
+    def queue_declare(self, queue: str = "", **kwargs: Any) -> Any:
+        check_length(queue)
+        self.note_queue(queue, bool(kwargs.get("auto_delete")), kwargs.get("arguments"))
+        if not kwargs.get("passive"):
+            self._queues[queue] = _kept(kwargs)
+            self._bindings[queue] = []
+        return super().queue_declare(queue=queue, **kwargs)
+
+    def queue_bind(self, queue: str, exchange: str = "", routing_key: str = "", **kwargs: Any) -> Any:
+        binding = {"exchange": exchange, "routing_key": routing_key, **_kept(kwargs)}
+        self._bindings.setdefault(queue, []).append(binding)
+        return super().queue_bind(queue, exchange, routing_key, **kwargs)
+
+    def _declare_on(self, other: Channel, queue: str) -> None:
+        """Declares again what was declared here, with its exchanges and bindings."""
+        bindings = self._bindings.get(queue, ())
+        for exchange in {binding["exchange"] for binding in bindings} & set(self._exchanges):
+            other.exchange_declare(exchange, **self._exchanges[exchange])
+        other.queue_declare(queue, **self._queues.get(queue, {"passive": True}))
+        for binding in bindings:
+            other.queue_bind(queue, **binding)
 
     # -- consuming
 
-    def queue_declare(self, queue: str = "", **kwargs: Any) -> Any:
-        _check_length(queue)
-        self.note_queue(queue, bool(kwargs.get("auto_delete")), kwargs.get("arguments"))
-        return super().queue_declare(queue=queue, **kwargs)
-
     def basic_consume(self, queue: str = "", consumer_tag: str = "", *args: Any, **kwargs: Any) -> Any:
-        if queue not in self.kombu_queues:
-            self.require_application()
-            self._queue_of[consumer_tag] = queue
-        return super().basic_consume(queue, consumer_tag, *args, **kwargs)
+        if queue in self.kombu_queues:
+            return super().basic_consume(queue, consumer_tag, *args, **kwargs)
+        self.require_application()
+        self._queue_of[consumer_tag] = queue
+        watched = {
+            **kwargs,
+            "callback": partial(self._delivered, queue, kwargs["callback"]),
+            "on_cancel": partial(self._consume_again, queue, args, kwargs),
+        }
+        return super().basic_consume(queue, consumer_tag, *args, **watched)
+
+    def _consume_again(self, queue: str, args: tuple[Any, ...], options: dict[str, Any], consumer_tag: str) -> None:
+        """Goes on with a queue whose consumer the broker has cancelled, as it does when it is deleted.
+
+        Celery alone would make a new connection for it, and what runs would run twice.
+
+        Raises:
+            ConsumerCancelled: it is not to be had; Celery connects again.
+        """
+        base.logger.warning("the broker has ended the delivery from %s: declared and consumed again", queue)
+        try:
+            self._aside(partial(self._declare_on, queue=queue))
+        except FAILED as exc:
+            base.logger.error("queue %s cannot be declared again: %s", queue, exc)
+            raise amqp.ConsumerCancelled(f"the consumer of queue {queue} was cancelled") from exc
+        self.basic_consume(queue, consumer_tag, *args, **{**options, "nowait": True})
+
+    def _delivered(self, queue: str, callback: Callable[[amqp.Message], Any], raw: amqp.Message) -> None:
+        again = bool(raw.delivery_info["redelivered"])
+        known = again or base.deliveries(body_of(raw)) > 0
+        if not known or is_celery_message(raw) or not self._is_settled(Message(raw, self, queue), again):
+            callback(raw)
+
+    def _is_settled(self, message: Message, again: bool) -> bool:
+        """Whether a message that was delivered before is dealt with, so that its task need not run now.
+
+        RabbitMQ tells that it was, and not how often, nor whether the task had begun.
+
+        Args:
+            message: a message that RabbitMQ delivers again, or a counted copy of one.
+            again: whether RabbitMQ delivers it again.
+        """
+        signature = message.signature
+        if signature is None:
+            return False
+        running = self.border.running(signature.uuid)
+        if isinstance(running, Message) and not running.is_ours():
+            # The connection was lost, and the task goes on.
+            if running.acknowledged:
+                message.ack()
+            else:
+                running.adopt(message)
+            return True
+        state = self.border.state_of(signature)
+        if state == SUCCESS and not _has_followers(signature):
+            # Its end was stored, and only the acknowledgement was lost.
+            message.ack()
+            return True
+        if not again or state not in (STARTED, SUCCESS, FAILURE):
+            return False
+        message.lost("its worker or the connection of its worker was lost")
+        return True
 
     def message_to_python(self, raw_message: amqp.Message) -> Any:
         queue = self._queue_of.get(raw_message.delivery_info.get("consumer_tag", ""))
-        if queue is None or _is_celery_message(raw_message):
+        if queue is None or is_celery_message(raw_message):
             return super().message_to_python(raw_message)
         message = Message(raw_message, self, queue)
         if message.signature is not None:
-            self.border.received([message.signature])
+            self._tell_received(message.signature, message.raw_body)
         return message
+
+    def _tell_received(self, signature: Signature, body: bytes) -> None:
+        try:
+            self.border.received([signature], [base.deliveries(body)])
+        except Exception:  # noqa: BLE001 - Kombu would take it for a message that cannot be decoded
+            base.logger.exception("RECEIVED is not stored for task %s", signature.uuid)
+
+    def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
+        consumed = bool(self.callbacks)
+        try:
+            super()._on_close(reply_code, reply_text, class_id, method_id)
+        except amqp.ChannelError as exc:
+            if not consumed:
+                raise
+            # The consumers went with it. Celery takes the error of a channel for the end of the worker.
+            raise amqp.RecoverableConnectionError(f"the broker has closed the consuming channel: {exc}") from exc
 
     def pending_tasks(self, queue: str) -> list[Signature]:
         """The tasks in a queue, the next one first; they are put back at once."""
         count = self.queue_declare(queue=queue, passive=True).message_count
         fetched = [message for _ in range(count) if (message := self.basic_get(queue)) is not None]
         try:
-            return base.decode_all([_bytes(message.body) for message in fetched], queue)
+            return base.decode_all([body_of(message) for message in fetched], queue)
         finally:
             for message in fetched:
                 self.basic_reject(message.delivery_tag, requeue=True)
@@ -145,6 +238,14 @@ class Channel(AMQPDeadLetters, base.TaskChannel, pyamqp.Channel):  # type: ignor
         raise errors.MachineryError(
             "RabbitMQ keeps delayed tasks in queues of their own and cannot list them (Go: Not implemented)"
         )
+
+    # -- what waits for the server during a delivery
+
+    def publish_again(self, message: Message, body: bytes) -> None:
+        """Sends a copy of a message, with another body, to the tail of its queue."""
+        assert message.signature is not None
+        copy = amqp_message(message.signature, body)
+        self._aside(lambda side: side.publish_confirmed(copy, exchange="", routing_key=message.queue, mandatory=True))
 
     def park(self, message: Message, seconds: float) -> None:
         """Sends a copy of a message to the tail of its queue, by way of a delay queue.
@@ -156,35 +257,46 @@ class Channel(AMQPDeadLetters, base.TaskChannel, pyamqp.Channel):  # type: ignor
         copy = amqp_message(message.signature, message.raw_body)
         # Powers of two, so that parked tasks share a few queues.
         delay = 1 << max(int(seconds * 1000) - 1, 0).bit_length()
-        self.side_channel.publish_delayed(copy, delay, "", message.queue)
-
-    def publish_delayed(self, message: amqp.Message, delay: int, exchange: str, routing_key: str) -> None:
-        """Sends a message that reaches an exchange after a delay in ms."""
-        queue = self._delay_queue(message, delay, exchange, routing_key)
-        self._publish_raw(message, exchange="", routing_key=queue)
+        self._aside(lambda side: side.publish_delayed(copy, delay, "", message.queue))
 
     def bury(self, body: bytes, reason: str, queue: str) -> None:
         """Keeps a copy of a message that nobody can run in ``<queue>:dead``, with the reason."""
         dead = base.dead_queue(queue)
         base.log_buried(body, reason, dead)
-        side = self.side_channel
-        side.queue_declare(queue=dead, durable=True, auto_delete=False)
         entry = amqp.Message(base.dead_letter(body, reason, queue), content_type="application/json", delivery_mode=2)
-        side._publish_raw(entry, exchange="", routing_key=dead)
 
-    def message_for(self, signature: Signature, body: bytes) -> amqp.Message:
-        return amqp_message(signature, body)
+        def keep(side: Channel) -> None:
+            side.queue_declare(queue=dead, durable=True, auto_delete=False)
+            side.publish_confirmed(entry, exchange="", routing_key=dead, mandatory=True)
 
-    @property
-    def side_channel(self) -> Channel:
-        """A channel of a connection of its own, to wait for the server from within a delivery.
+        self._aside(keep)
+
+    def _aside(self, work: Callable[[Channel], T]) -> T:
+        """Does on a connection of its own what waits for the server, as it may from within a delivery.
 
         Waiting on the delivering connection would deliver the next message meanwhile.
         """
         if self._side is None:
-            self._side = self.connection.client.clone()
-        channel: Channel = self._side.default_channel
-        return channel
+            self._side = self._connected().client.clone()
+        side = self._side
+        for again in (True, False):
+            try:
+                # Each of its URLs once.
+                side.ensure_connection(max_retries=len(side.alt or "-") - 1, reraise_as_library_errors=False)
+                return work(side.default_channel)
+            except ERRORS as exc:
+                if isinstance(exc, amqp.ConnectionError | OSError):
+                    side.collect()
+                if not again:
+                    raise
+        raise AssertionError
+
+    def collect(self) -> None:
+        side, self._side = self._side, None
+        if side is not None:
+            side.collect()
+            side.release()
+        super().collect()
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         side, self._side = self._side, None
@@ -193,69 +305,16 @@ class Channel(AMQPDeadLetters, base.TaskChannel, pyamqp.Channel):  # type: ignor
         return super().close(*args, **kwargs)
 
 
-def amqp_message(signature: Signature, body: bytes | None = None) -> amqp.Message:
-    """The AMQP message that Go would publish for a Signature (with the body it came in)."""
-    properties: dict[str, Any] = {"content_type": "application/json", "delivery_mode": 2}
-    if signature.priority:
-        properties["priority"] = signature.priority
-    headers = _table(signature.headers) if signature.headers else None
-    if headers:
-        properties["application_headers"] = headers
-    return amqp.Message(signature.encode() if body is None else body, **properties)
+def _has_followers(signature: Signature) -> bool:
+    """Whether something follows a task's success that may not have been sent."""
+    return bool(signature.on_success or signature.chord_callback or celery_header.HEADER in (signature.headers or ()))
 
 
-def _table(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """What of Headers goes into the AMQP table too, which nobody of Machinery reads: the body counts."""
-    table: dict[str, Any] = {}
-    room = LARGEST_TABLE
-    for name, value in headers.items():
-        if not outgoing.is_header(name, value):
-            continue
-        # A character is at most four bytes.
-        room -= 4 * len(name) + (4 * len(value) if isinstance(value, str) else 1)
-        if room < 0:
-            break
-        table[name] = value
-    return table
+def _kept(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "nowait"}
 
 
-def _check_length(name: str) -> None:
-    if len(name) > LONGEST_KEY // 4 and len(name.encode()) > LONGEST_KEY:
-        raise errors.EncodeError(f"AMQP takes routing keys and queues of at most {LONGEST_KEY} bytes, not {name!r}")
-
-
-def delay_ms(signature: Signature) -> int:
-    """How long a Signature has to wait, in ms; 0 when it is due.
-
-    Raises:
-        EncodeError: longer than the server can keep a queue.
-    """
-    if signature.eta_ns is None:
-        return 0
-    left = -(-(signature.eta_ns - time_ns()) // 1_000_000)
-    if left <= 0:
-        return 0
-    if left > 0xFFFFFFFF:
-        raise errors.EncodeError(
-            f"task {signature.uuid} is due in {left // 86_400_000} days; RabbitMQ keeps a message for 49 days at most"
-        )
-    return max(left, SHORTEST_DELAY)
-
-
-def _bytes(body: str | bytes | memoryview) -> bytes:
-    return body.encode() if isinstance(body, str) else bytes(body)
-
-
-def _is_celery_message(message: amqp.Message) -> bool:
-    """Whether a plain Celery application has put this into the queue.
-
-    Headers alone do not tell: Go sends a Signature's own ones along, whatever their names.
-    """
-    headers = message.properties.get("application_headers") or {}
-    return "task" in headers and "id" in headers and "lang" in headers and _bytes(message.body)[:1] != b"{"
-
-
-class Connection(pyamqp.Connection):  # type: ignore[misc]
+class Connection(ConfirmingConnection):
     """An AMQP connection whose channels translate."""
 
     Channel = Channel

@@ -18,9 +18,10 @@ from kombu.serialization import register
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors, followers
+from machinery_compat.transport.redelivery import REDELIVERY_LIMIT, deliveries, given_up_reason, redelivered
 from machinery_compat.wire import Signature, now_text
 
-__all__ = ["CONTENT_TYPE", "OPTION", "SERIALIZER", "Border", "dead_letter"]
+__all__ = ["CONTENT_TYPE", "OPTION", "SERIALIZER", "Border", "dead_letter", "deliveries", "redelivered"]
 
 logger = logging.getLogger("machinery_compat.transport")
 
@@ -71,6 +72,8 @@ class Border:
     delayed_queue = ""
     #: AMQP only: whether delay queues are auto-deleted (``amqp.auto_delete``).
     delay_auto_delete = False
+    #: How often a message is put back at most because what ran it has died.
+    redelivery_limit = REDELIVERY_LIMIT
     #: Asked before messages are claimed; while it answers False none are.
     pre_consume: Callable[[], bool] | None = None
 
@@ -99,8 +102,31 @@ class Border:
                 a result backend on the same server.
         """
 
-    def received(self, signatures: Sequence[Signature]) -> None:
-        """Called once for the Signatures that arrived together, before they are delivered."""
+    def received(self, signatures: Sequence[Signature], runs: Sequence[int] = ()) -> None:
+        """Called once for the Signatures that arrived together, before they are delivered.
+
+        Args:
+            signatures: the tasks.
+            runs: the :func:`deliveries` of each; empty where none was put back.
+        """
+
+    def state_of(self, signature: Signature) -> str:
+        """What the result store says of a task's state; empty where nobody keeps it or it cannot be asked."""
+        return ""
+
+    def running(self, uuid: str) -> TaskPayload | None:
+        """The message of a task that this worker is running just now."""
+        return None
+
+    def given_up(self, body: bytes, reason: str) -> None:
+        """Called from any thread before a message that has been put back too often is buried.
+
+        The task's state becomes FAILURE with the reason, and its error callbacks and its chord
+        learn it. A payload that is no Signature is left alone.
+
+        Raises:
+            Exception: whatever the result backend raises; then the message must not be buried yet.
+        """
 
     def run(self, body: bytes) -> None:
         """Runs the task in a Signature's JSON in this process, and what follows it; the eager broker's delivery."""
@@ -116,8 +142,19 @@ class Border:
 
 
 class TaskPayload:
-    """What the messages of every transport do with a Signature; mixed into Kombu's Message."""
+    """What the messages of every transport do with a Signature; mixed into Kombu's Message.
 
+    A transport that knows of messages whose worker has died takes part in the count of
+    redeliveries so: it sets ``raw_body``, implements :meth:`redeliver`, and says
+    ``delivery_info["redelivered"]`` and ``border.received(signatures, runs)`` after
+    :func:`deliveries`. The consumer then calls :meth:`lost` when a process of its pool has died.
+    Where the broker itself gives a dead worker's messages out again and has no count, the
+    transport makes one: it publishes a copy that is :func:`redelivered` in place of a message
+    that the broker says it has delivered before, or gives it up when it is over the limit.
+    """
+
+    #: The message as it came, with what marks its redeliveries.
+    raw_body: bytes = b""
     #: The Signature that this message carries; None on a message of Kombu's own.
     signature: Signature | None = None
     #: Why the task cannot be run, such as arguments that do not convert; the consumer fails it with this.
@@ -137,6 +174,7 @@ class TaskPayload:
         return {"headers": headers, "properties": properties, "body": decoded}
 
     if TYPE_CHECKING:
+        channel: Any
 
         def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None: ...
 
@@ -159,6 +197,41 @@ class TaskPayload:
         """Returns the message to the tail of its queue after a time, for another worker."""
         raise NotImplementedError
 
+    def redeliver(self) -> None:
+        """Returns the message to its queue at once, :func:`redelivered`, as near to the head as the broker allows."""
+        raise NotImplementedError
+
+    def is_ours(self) -> bool:
+        """Whether no other worker has been given the message meanwhile."""
+        return True
+
+    def lost(self, reason: str) -> bool:
+        """Settles the message of a task whose process has died while it ran.
+
+        It is put back and counted; over the limit its task fails, and it is buried.
+
+        Args:
+            reason: what became of the process.
+
+        Returns:
+            whether it was given up.
+        """
+        border: Border = self.channel.border
+        count = deliveries(self.raw_body)
+        if count < border.redelivery_limit:
+            self.redeliver()
+            return False
+        reason = given_up_reason(count, reason)
+        try:
+            border.given_up(self.raw_body, reason)
+        except Exception:
+            # The state would stay STARTED for ever: it is tried again after the next run.
+            logger.exception("a task cannot be failed (%s); its message is put back", one_line(reason, REASON_SHOWN))
+            self.redeliver()
+            return False
+        self.bury(reason)
+        return True
+
 
 class TaskChannel:
     """What the channels of every transport do with tasks; mixed into Kombu's Channel."""
@@ -166,6 +239,12 @@ class TaskChannel:
     border: Border
     #: The queues that Celery has made for itself: remote control, replies and events.
     kombu_queues: set[str]
+    #: Whether the tasks of its messages run in this process; the consumer says it.
+    runs_tasks = False
+
+    def slots(self) -> int:
+        """How many of its messages may be running at once; the consumer puts its pool's answer here."""
+        return 1
 
     def prepare_message(
         self,
@@ -344,7 +423,11 @@ def log_buried(body: bytes, reason: str, dead: str) -> None:
 
 
 def dead_letter(body: bytes, reason: str, queue: str) -> bytes:
-    """The entry for ``<queue>:dead`` that keeps a payload nobody can run."""
+    """The entry for ``<queue>:dead`` that keeps a payload nobody can run, byte for byte.
+
+    Who puts it back into a queue may cut off the blanks at its end: its redeliveries are then
+    counted anew.
+    """
     entry: dict[str, Any] = {"reason": reason, "queue": queue, "time": now_text()}
     try:
         entry["body"] = body.decode("utf-8")

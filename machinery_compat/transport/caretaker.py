@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from uuid import uuid4
 
 import redis
 
 from machinery_compat import errors
 from machinery_compat.redis_client import lua
 from machinery_compat.transport import base
+from machinery_compat.transport.lease_keeper import RENEWALS, LeaseKeeper
+from machinery_compat.transport.redelivery import given_up_reason
 
 __all__ = ["Caretaker", "Keys"]
 
@@ -21,6 +25,10 @@ logger = logging.getLogger("machinery_compat.transport")
 MOVE_LIMIT = 100
 #: Pause after a failure, in seconds.
 ERROR_PAUSE = 1.0
+#: Longest time between two looks for consumers that are gone, in seconds.
+LOOK_PERIOD = 2.0
+#: What is said of a consumer that has left without a word.
+WENT_AWAY = "the worker went away without giving its messages back"
 
 
 class Keys:
@@ -28,15 +36,23 @@ class Keys:
 
     ``{queue}:inflight:<consumer>``  list: claimed and not acknowledged, newest last
     ``{queue}:consumers``            sorted set: consumer -> end of its lease, Unix ms
+    ``{queue}:concurrency``          hash: consumer -> how many of its messages run at once
+
+    A consumer that loses its lease goes on under another name, so that nothing of what it held
+    before is taken for what it holds now.
     """
 
-    __slots__ = ("consumers", "inflight", "inflight_prefix", "queue")
+    __slots__ = ("concurrency", "consumer", "consumers", "inflight", "inflight_prefix", "queue", "until")
 
-    def __init__(self, queue: str, consumer: str) -> None:
+    def __init__(self, queue: str) -> None:
         self.queue = queue
+        self.consumer = uuid4().hex
         self.inflight_prefix = f"{{{queue}}}:inflight:"
-        self.inflight = f"{self.inflight_prefix}{consumer}"
+        self.inflight = f"{self.inflight_prefix}{self.consumer}"
         self.consumers = f"{{{queue}}}:consumers"
+        self.concurrency = f"{{{queue}}}:concurrency"
+        #: Until when nobody can have taken the lease away, on this process's monotonic clock.
+        self.until = 0.0
 
 
 class Caretaker(threading.Thread):
@@ -47,85 +63,190 @@ class Caretaker(threading.Thread):
 
     Args:
         connect: makes a Redis client.
-        consumer: the name of this consumer.
+        border: the application's.
         lease: how long a lease lasts, in seconds.
+        slots: tells how many messages of a queue may be running at once.
+        keeper: the process that renews the leases too, where tasks run in this one.
         delayed_key: the sorted set of delayed tasks.
         poll_period: the longest time between two looks at the delayed tasks, in seconds.
-        default_queue: where a delayed task without a RoutingKey goes.
     """
 
     def __init__(
         self,
         connect: Callable[[], redis.Redis],
-        consumer: str,
+        border: base.Border,
         *,
         lease: float,
+        slots: Callable[[], int],
+        keeper: LeaseKeeper | None,
         delayed_key: str,
         poll_period: float,
-        default_queue: str,
     ) -> None:
-        super().__init__(name=f"machinery-caretaker-{consumer[:8]}", daemon=True)
-        self.consumer = consumer
+        super().__init__(name="machinery-caretaker", daemon=True)
+        self.border = border
         self.lease = lease
+        self.slots = slots
+        self.keeper = keeper
         self.delayed_key = delayed_key
         self.poll_period = poll_period
-        self.default_queue = default_queue
         self._client = connect()
         self._queues: dict[str, Keys] = {}
+        self._lock = threading.Lock()
+        self._next_look = 0.0
+        self._next_renewal = 0.0
+        self._given_up: deque[tuple[Keys, bytes]] = deque()
         self._stopping = threading.Event()
-        self._renew = self._client.register_script(lua("renew"))
+        self._renew_script = self._client.register_script(lua("renew"))
         self._recover = self._client.register_script(lua("recover"))
+        self._leave = self._client.register_script(lua("leave"))
+        self._put_back = self._client.register_script(lua("put_back"))
         self._move_due = self._client.register_script(lua("move_due"))
         self._take_delayed = self._client.register_script(lua("take_delayed"))
 
-    def watch(self, keys: Keys) -> None:
-        """Takes care of a queue from now on; the lease is there when this returns."""
-        self._renew(keys=[keys.consumers], args=[self.consumer, int(self.lease * 1000)])
-        self._queues[keys.queue] = keys
+    # -- leases
 
-    def leave(self, keys: Keys) -> None:
+    def watch(self, queue: str) -> None:
+        """Takes care of a queue from now on; the lease is there when this returns."""
+        with self._lock:
+            self._register(queue)
+            self._tell_keeper()
+
+    def keys_of(self, queue: str) -> Keys:
+        """The keys under which messages of a queue are claimed now."""
+        return self._queues[queue]
+
+    def is_fresh(self, keys: Keys) -> bool:
+        """Whether nobody can have taken this lease away."""
+        return time.monotonic() < keys.until
+
+    def holds(self, keys: Keys) -> bool:
+        """Whether what was claimed under these keys is still this consumer's.
+
+        Asks the server only when the lease should have been renewed and was not.
+
+        Raises:
+            RedisError: it cannot be asked.
+        """
+        if not self.is_fresh(keys):
+            self._renew(keys)
+        return self._queues.get(keys.queue) is keys
+
+    def leave(self, queue: str) -> None:
         """Gives back what the consumer still holds of a queue, and its lease."""
-        self._queues.pop(keys.queue, None)
-        self._recover(keys=[keys.queue, keys.consumers], args=[keys.inflight_prefix, self.consumer])
+        with self._lock:
+            keys = self._queues.pop(queue, None)
+            self._tell_keeper()
+        if keys is not None:
+            self._leave(keys=[queue, keys.consumers, keys.concurrency, keys.inflight], args=[keys.consumer])
 
     def stop(self) -> None:
-        """Ends the thread and its connection."""
+        """Ends the thread, the process beside it and the connection."""
         self._stopping.set()
         if self.is_alive():
             self.join(timeout=5)
+        if self.keeper is not None:
+            self.keeper.stop()
         self._client.close()
 
+    def _register(self, queue: str) -> None:
+        keys = Keys(queue)
+        self._extend(keys, "new")
+        self._queues[queue] = keys
+
+    def _extend(self, keys: Keys, new: str = "") -> bool:
+        before = time.monotonic()
+        args = [keys.consumer, int(self.lease * 1000), self.slots(), new]
+        extended = bool(self._renew_script(keys=[keys.consumers, keys.concurrency], args=args))
+        if extended:
+            keys.until = before + self.lease
+        return extended
+
+    def _renew(self, keys: Keys) -> None:
+        with self._lock:
+            if self._queues.get(keys.queue) is not keys or self._extend(keys):
+                return
+            logger.warning(
+                "queue %s: this worker was silent for longer than its lease of %g s, and others have been given its "
+                "messages; it begins none of those and takes new ones",
+                keys.queue,
+                self.lease,
+            )
+            self._register(keys.queue)
+            self._tell_keeper()
+
+    def _tell_keeper(self) -> None:
+        if self.keeper is not None:
+            self.keeper.keep([(keys.consumers, keys.concurrency, keys.consumer) for keys in self._queues.values()])
+
+    # -- the thread
+
     def run(self) -> None:
-        next_lease = 0.0
         pause = 0.0
         while not self._stopping.wait(pause):
             try:
-                if time.monotonic() >= next_lease:
-                    next_lease = time.monotonic() + self.lease / 3
-                    self._tend()
-                pause = self._move()
+                pause = self._round()
             except redis.RedisError as exc:
                 if self._stopping.is_set():
                     return
                 logger.warning("leases and delayed tasks wait for Redis: %s; trying again", exc)
                 pause = ERROR_PAUSE
+            except Exception:
+                logger.exception("leases and delayed tasks are looked at again in a moment")
+                pause = ERROR_PAUSE
 
-    def _tend(self) -> None:
-        for keys in list(self._queues.values()):
-            self._renew(keys=[keys.consumers], args=[self.consumer, int(self.lease * 1000)])
-            gone, count = self._recover(keys=[keys.queue, keys.consumers], args=[keys.inflight_prefix, ""])
-            if count:
-                logger.warning(
-                    "queue %s: put back %d messages of %d consumers that went away without giving them back",
-                    keys.queue,
-                    count,
-                    gone,
-                )
+    def _round(self) -> float:
+        """Does what there is to do; returns the seconds until the next time."""
+        queues = list(self._queues.values())
+        if time.monotonic() >= self._next_renewal:
+            for keys in queues:
+                self._renew(keys)
+            with self._lock:
+                self._tell_keeper()
+            self._next_renewal = time.monotonic() + self.lease / RENEWALS
+        if time.monotonic() >= self._next_look:
+            for keys in queues:
+                self._relieve(keys)
+            self._next_look = time.monotonic() + min(self.lease / RENEWALS, LOOK_PERIOD)
+        pause = self._move()
+        self._fail_given_up()
+        return max(min(pause, min(self._next_renewal, self._next_look) - time.monotonic()), 0.0)
+
+    def _relieve(self, keys: Keys) -> None:
+        """Puts back what consumers without a lease have left of a queue."""
+        gone, count, out = self._recover(
+            keys=[keys.queue, keys.consumers, keys.concurrency, keys.inflight],
+            args=[keys.inflight_prefix, self.border.redelivery_limit],
+        )
+        self._given_up.extend((keys, body) for body in out)
+        if count:
+            logger.warning(
+                "queue %s: put back %d messages of %d consumers that went away without giving them back",
+                keys.queue,
+                count,
+                gone,
+            )
+
+    def _fail_given_up(self) -> None:
+        """Fails the tasks that have cost too many workers their life, and buries their messages.
+
+        Until both is done a message lies in the in-flight list of this consumer.
+        """
+        while self._given_up:
+            keys, body = self._given_up[0]
+            reason = given_up_reason(base.deliveries(body), WENT_AWAY)
+            self.border.given_up(body, reason)
+            dead = base.dead_queue(keys.queue)
+            entry = base.dead_letter(body, reason, keys.queue)
+            if self._put_back(keys=[keys.inflight, dead], args=[body, "tail", entry]):
+                base.log_buried(body, reason, dead)
+            self._given_up.popleft()
+
+    # -- delayed tasks
 
     def _move(self) -> float:
         """Moves what is due; returns the seconds until the next look."""
-        now = time.time_ns()
-        due, upcoming, odd = self._move_due(keys=[self.delayed_key], args=[now, MOVE_LIMIT, self.default_queue])
+        queue = self.border.default_queue
+        due, upcoming, odd = self._move_due(keys=[self.delayed_key], args=[time.time_ns(), MOVE_LIMIT, queue])
         for body in odd:
             self._move_odd(body)
         if due == MOVE_LIMIT:
@@ -136,12 +257,12 @@ class Caretaker(threading.Thread):
 
     def _move_odd(self, body: bytes) -> None:
         """Moves a due member that the script could not read: Go spells it otherwise, or it is none."""
+        queue = self.border.default_queue
         try:
-            target = base.decode(body).routing_key or self.default_queue
+            target = base.decode(body).routing_key or queue
             self._take_delayed(keys=[self.delayed_key, target], args=[body, body])
         except errors.DecodeError as exc:
             reason = f"Could not unmarshal a delayed task into a task signature: {exc}"
-            dead = base.dead_queue(self.default_queue)
-            entry = base.dead_letter(body, reason, self.default_queue)
-            if self._take_delayed(keys=[self.delayed_key, dead], args=[body, entry]):
+            dead = base.dead_queue(queue)
+            if self._take_delayed(keys=[self.delayed_key, dead], args=[body, base.dead_letter(body, reason, queue)]):
                 base.log_buried(body, reason, dead)

@@ -51,9 +51,14 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         self.claimed = payload
         assert payload.signature is not None
         self.signature = payload.signature
+        self.raw_body = payload.body
         fields = self.celery_fields(payload.signature, payload.body)
         queue = payload.keys.queue
-        fields["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+        fields["properties"]["delivery_info"] = {
+            "exchange": "",
+            "routing_key": queue,
+            "redelivered": base.deliveries(payload.body) > 0,
+        }
         virtual.base.base.Message.__init__(
             self,
             channel=channel,
@@ -68,6 +73,12 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
 
     def hand_back(self) -> None:
         self._leave_flight("put_back", "tail")
+
+    def is_ours(self) -> bool:
+        return self.claimed is None or bool(self.channel.holds(self.claimed.keys))
+
+    def redeliver(self) -> None:
+        self._leave_flight("put_back", "head", base.redelivered(self.raw_body))
 
     def park(self, seconds: float) -> None:
         self._leave_flight("park", seconds)
@@ -92,7 +103,10 @@ class ClaimQoS(virtual.QoS):  # type: ignore[misc]
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         message = self._delivered.get(delivery_tag)
-        if message is None or not message.claimed:
+        if message is None:
+            # Put back already, with all that its channel had.
+            return
+        if not message.claimed:
             super().reject(delivery_tag, requeue=requeue)
         elif requeue:
             self.channel.put_back(message.claimed)
@@ -121,13 +135,15 @@ class Claim:
 
     Args:
         channel: the channel that consumes.
-        keys: the queue and this consumer's lists beside it.
+        queue: the queue.
         timeout: how long one BLMOVE waits, in seconds.
     """
 
-    def __init__(self, channel: Channel, keys: Keys, timeout: float) -> None:
+    def __init__(self, channel: Channel, queue: str, timeout: float) -> None:
         self.channel = channel
-        self.keys = keys
+        self.queue = queue
+        #: Those under which it waits, or has waited last.
+        self.keys = channel.keys_of(queue)
         self.timeout = timeout
         self.fd: int | None = None
         self.waiting = False
@@ -142,6 +158,7 @@ class Claim:
         if self._connection is None or self._connection._sock is None:
             self._connect()
         assert self._connection is not None
+        self.keys = self.channel.keys_of(self.queue)
         self._connection.send_command("BLMOVE", self.keys.queue, self.keys.inflight, "LEFT", "RIGHT", self.timeout)
         self.waiting = True
         self.fd = self._connection._sock.fileno()
@@ -165,7 +182,7 @@ class Claim:
             return []
         room = self.channel.qos.can_consume_max_estimate()
         wanted = BATCH if room is None else min(BATCH, room - 1)
-        if wanted <= 0:
+        if wanted <= 0 or not self.channel.holds(self.keys):
             return [first]
         try:
             return [first, *self._more(keys=[self.keys.queue, self.keys.inflight], args=[wanted])]

@@ -20,7 +20,6 @@ from functools import cached_property
 from time import time_ns
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
 
 import redis
 from kombu.transport import redis as kombu_redis
@@ -33,6 +32,7 @@ from machinery_compat.transport import base
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from machinery_compat.transport.claims import Claim, Claimed, ClaimingPoller, ClaimQoS, TaskMessage
 from machinery_compat.transport.dead_redis import RedisDeadLetters
+from machinery_compat.transport.lease_keeper import RENEWALS, LeaseKeeper
 from machinery_compat.wire import Signature
 
 __all__ = ["Channel", "Transport"]
@@ -61,7 +61,6 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self.border = base.border_of(connection.client.transport_options)
-        self.consumer_id = uuid4().hex
         self.claims: dict[str, Claim] = {}
         self.kombu_queues: set[str] = set()
         self._caretaker: Caretaker | None = None
@@ -192,19 +191,30 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         return super().basic_consume(queue, no_ack=no_ack, callback=callback, consumer_tag=consumer_tag, **kwargs)
 
     def _start_claim(self, queue: str) -> None:
+        lease = self.lease_time
         if self._caretaker is None:
             self._caretaker = Caretaker(
                 self._create_client,
-                self.consumer_id,
-                lease=self.lease_time,
+                self.border,
+                lease=lease,
+                slots=self.slots,
+                keeper=LeaseKeeper(self._connparams(), lease, lua("renew")) if self.runs_tasks else None,
                 delayed_key=self.delayed_tasks_key,
                 poll_period=self.delayed_tasks_poll_period,
-                default_queue=self.border.default_queue,
             )
             self._caretaker.start()
-        keys = Keys(queue, self.consumer_id)
-        self._caretaker.watch(keys)
-        self.claims[queue] = Claim(self, keys, timeout=self.normal_tasks_poll_period)
+        self._caretaker.watch(queue)
+        # A wait that goes on without this process, when it is frozen, must end before the lease does.
+        self.claims[queue] = Claim(self, queue, timeout=min(self.normal_tasks_poll_period, lease / RENEWALS))
+
+    def keys_of(self, queue: str) -> Keys:
+        """The keys under which this channel claims messages of a queue now."""
+        assert self._caretaker is not None
+        return self._caretaker.keys_of(queue)
+
+    def holds(self, keys: Keys) -> bool:
+        """Whether what was claimed under these keys is still this channel's."""
+        return self._caretaker is not None and self._caretaker.holds(keys)
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         claim = self.claims.pop(self._tag_to_queue.get(consumer_tag, ""), None)
@@ -215,22 +225,31 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         return super()._basic_cancel(consumer_tag)
 
     def may_claim(self) -> bool:
-        if not self.qos.can_consume():
+        caretaker = self._caretaker
+        if caretaker is None or not self.qos.can_consume():
+            return False
+        if not all(caretaker.is_fresh(caretaker.keys_of(queue)) for queue in self.claims):
+            # What were taken now would lie in a list that nobody guards.
             return False
         asked = self.border.pre_consume
         return asked is None or asked()
 
     def deliver(self, claim: Claim, bodies: list[bytes]) -> None:
         """Delivers claimed messages in order; what is no Signature goes to the dead list."""
+        keys = claim.keys
+        if not self.holds(keys):
+            for body in reversed(bodies):
+                self.put_back(Claimed(None, body, keys))
+            return
         arrived: list[tuple[Signature, bytes]] = []
         for body in bodies:
             try:
                 arrived.append((base.decode(body, self.border.max_body_size), body))
             except errors.DecodeError as exc:
-                self.bury(Claimed(None, body, claim.keys), f"Could not unmarshal into a task signature: {exc}")
-        self.border.received([signature for signature, _ in arrived])
+                self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
+        self.border.received([signature for signature, _ in arrived], [base.deliveries(body) for _, body in arrived])
         for signature, body in arrived:
-            self.connection._deliver(Claimed(signature, body, claim.keys), claim.keys.queue)
+            self.connection._deliver(Claimed(signature, body, keys), keys.queue)
 
     # -- settling
 
@@ -252,9 +271,9 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
             self._settled.extendleft(reversed(batch))
             raise
 
-    def put_back(self, claimed: Claimed, at: str = "head") -> None:
-        """Returns a claimed message to its queue, at its head or its tail."""
-        self._move(claimed, claimed.keys.queue, at, "")
+    def put_back(self, claimed: Claimed, at: str = "head", what: bytes = b"") -> None:
+        """Returns a claimed message, or ``what`` in its place, to the head or the tail of its queue."""
+        self._move(claimed, claimed.keys.queue, at, what)
 
     def park(self, claimed: Claimed, seconds: float) -> None:
         """Lets a claimed message wait among the delayed tasks, which bring it to the queue's tail."""
@@ -267,7 +286,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
             self.delayed_tasks_key,
             claimed.body,
             time_ns() + int(seconds * 1e9),
-            signature.encode(),
+            base.redelivered(signature.encode(), base.deliveries(claimed.body)),
         )
 
     def bury(self, claimed: Claimed, reason: str) -> None:
@@ -277,7 +296,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         base.log_buried(body, reason, dead)
         self._move(claimed, dead, "tail", base.dead_letter(body, reason, queue))
 
-    def _move(self, claimed: Claimed, target: str, at: str, what: bytes | str) -> None:
+    def _move(self, claimed: Claimed, target: str, at: str, what: bytes) -> None:
         self.commands.eval(lua("put_back"), 2, claimed.keys.inflight, target, claimed.body, at, what)
 
     # -- the rest of a queue's life
@@ -294,10 +313,10 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
     def _get(self, queue: str) -> Any:
         if not self.is_task_queue(queue):
             return super()._get(queue)
-        keys = Keys(queue, self.consumer_id)
         if self._caretaker is None:
             self._start_claim(queue)
             self._stopped_claims.append(self.claims.pop(queue))
+        keys = self.keys_of(queue)
         body = self.commands.lmove(queue, keys.inflight, "LEFT", "RIGHT")
         if body is None:
             raise virtual.base.Empty
@@ -324,7 +343,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         super().close()
 
     def _leave(self) -> None:
-        caretaker, self._caretaker = self._caretaker, None
+        caretaker = self._caretaker
         if caretaker is None:
             return
         try:
@@ -332,9 +351,10 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
             if self._qos:
                 self._qos.restore_unacked_once()
             for claim in self._stopped_claims:
-                caretaker.leave(claim.keys)
+                caretaker.leave(claim.queue)
         except redis.RedisError as exc:
             base.logger.warning("could not give messages back: %s; another worker does when the lease ends", exc)
+        self._caretaker = None
         caretaker.stop()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from machinery_compat import Config, Server, new_signature
 from machinery_compat.config import AMQPConfig
+from machinery_compat.errors import BrokerError
 from tests.conftest import Names
 from tests.support.services import RabbitServer
 
@@ -28,6 +31,7 @@ def test_the_default_queue_is_bound_as_gos(
 
     server.send_task(new_signature("no key"))
     server.send_task(new_signature("the binding key", routing_key=f"{names.queue}.some.key"))
-    server.send_task(new_signature("another key", routing_key=f"else.{names.queue}"))
+    with pytest.raises(BrokerError, match="no queue gets") if kind == "topic" else nullcontext():
+        server.send_task(new_signature("another key", routing_key=f"else.{names.queue}"))
 
     assert sorted(one.name for one in server.broker.get_pending_tasks()) == sorted(arrive)

@@ -58,7 +58,7 @@ def put(server: Server, body: bytes) -> None:
         if connection.transport.driver_type == "redis":
             channel.commands.rpush(queue, body)
         else:
-            channel._publish_raw(amqp.Message(body), exchange="", routing_key=queue)
+            channel.publish_confirmed(amqp.Message(body), exchange="", routing_key=queue)
 
 
 def test_what_is_too_large_is_not_sent(server: Server, redis_db: str, names: Names) -> None:

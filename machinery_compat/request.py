@@ -1,0 +1,101 @@
+"""Celery's request of a task, with what Machinery's messages do when something dies or freezes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from celery import signals
+from celery.exceptions import TaskRevokedError, WorkerLostError
+from celery.utils.log import get_logger
+from celery.worker.request import Request as CeleryRequest
+from celery.worker.state import task_ready
+from kombu.utils.encoding import safe_repr
+
+from machinery_compat.transport.base import TaskPayload
+
+__all__ = ["Request"]
+
+logger = get_logger(__name__)
+
+
+class Request(CeleryRequest):  # type: ignore[misc]
+    """A task that a worker has taken; Celery's seam ``Task.Request`` names this class."""
+
+    acknowledged: bool
+    #: What became of the process that ran the task; set while Celery deals with its death.
+    _loss: str | None = None
+    #: Whether the message was given up then.
+    _given_up = False
+
+    def revoked(self) -> bool:
+        """Whether the task must not begin: revoked, expired, or given to another worker meanwhile.
+
+        Celery asks just before it hands the task to the pool.
+        """
+        return self._dropped() or bool(super().revoked())
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        # A thread takes a task long after it was handed to the pool; this is its last look.
+        if pid == os.getpid() and self._dropped():
+            raise TaskRevokedError(self.id)
+        super().on_accepted(pid, time_accepted)
+
+    def _dropped(self) -> bool:
+        message = self.message
+        if not isinstance(message, TaskPayload) or message.is_ours():
+            return False
+        logger.warning("task %s[%s] has been given to another worker and is not begun here", self.name, self.id)
+        task_ready(self)
+        # Of what the other worker has, nothing goes back.
+        self.reject(requeue=True)
+        return True
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        self._loss = _loss_of(exc_info.exception)
+        try:
+            super().on_failure(exc_info, send_failed_event, return_ok)
+        finally:
+            loss, self._loss = self._loss, None
+        if self._given_up and loss is not None:
+            self._tell_of_failure(loss)
+
+    def reject(self, requeue: bool = False) -> None:
+        message = self.message
+        if self._loss is None or not requeue or self.acknowledged or not isinstance(message, TaskPayload):
+            super().reject(requeue)
+            return
+        # As Celery does for every other message; at-least-once delivery makes the rest good.
+        try:
+            self._given_up = message.lost(self._loss)
+        except self.connection_errors as exc:
+            logger.critical("the message of task %s[%s] cannot be put back: %r", self.name, self.id, exc)
+        self.acknowledged = True
+        self.send_event("task-rejected", requeue=not self._given_up)
+
+    def _tell_of_failure(self, loss: str) -> None:
+        """Tells those that wait for Celery's events and signals; the state is written already."""
+        exc = WorkerLostError(loss)
+        self.send_event("task-failed", exception=safe_repr(exc), traceback=None)
+        signals.task_failure.send(
+            sender=self.task,
+            task_id=self.id,
+            exception=exc,
+            args=self.args,
+            kwargs=self.kwargs,
+            traceback=None,
+            einfo=None,
+        )
+
+
+def _loss_of(exc: Any) -> str | None:
+    """What became of the process of the pool, when that is why a task has failed."""
+    if isinstance(exc, ExceptionWithTraceback):
+        exc = exc.exc
+    if isinstance(exc, WorkerLostError):
+        return str(exc)
+    if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+        # The task has asked its process to end, and it does.
+        return f"the task raised {exc!r}"
+    return None

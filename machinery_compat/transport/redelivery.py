@@ -1,0 +1,35 @@
+"""How often a message has been put back because what ran it had died.
+
+The message itself says it: each time it gets one more blank behind its JSON, which JSON skips, in
+Go too. So the count needs no keys of its own, it is there on every broker and in every language's
+hands, and a message that is sent anew, such as a retry, begins without it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["REDELIVERY_LIMIT", "deliveries", "given_up_reason", "redelivered"]
+
+#: How often a message is put back at most; the setting ``machinery_redelivery_limit``.
+REDELIVERY_LIMIT = 5
+#: What is put behind a message each time.
+MARK = b" "
+
+
+def deliveries(body: bytes) -> int:
+    """How often a message was put back because what ran it had died; 0 when it comes for the first time."""
+    return len(body) - len(body.rstrip(MARK))
+
+
+def redelivered(body: bytes, times: int = 1) -> bytes:
+    """A message that is put back because what ran it has died: counted once more, or ``times``."""
+    return body + MARK * times
+
+
+def given_up_reason(count: int, last: str) -> str:
+    """What the dead list and the task's state say of a message that was put back ``count`` times.
+
+    Args:
+        count: its :func:`deliveries`.
+        last: what became of the process that ran it last.
+    """
+    return f"given up after {count + 1} runs, each of which ended with its worker process; the last: {last}"
