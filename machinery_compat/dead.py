@@ -36,7 +36,7 @@ class DeadQueue:
         """The entries, the oldest first. On AMQP nobody else sees them until the iteration has ended.
 
         Raises:
-            BrokerError: the broker does not answer, or keeps no dead messages.
+            BrokerError: the broker cannot be reached, or keeps no dead messages.
         """
         with self._channel() as channel:
             yield from channel.dead_entries(self.queue)
@@ -103,4 +103,4 @@ class DeadQueue:
             except errors.MachineryError:
                 raise
             except failures as exc:
-                raise errors.BrokerError(f"the broker {connection.as_uri()} does not answer: {exc}") from exc
+                raise errors.BrokerError(f"the broker {connection.as_uri()} cannot be reached: {exc}") from exc

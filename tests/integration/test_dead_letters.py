@@ -339,5 +339,5 @@ class TestErrors:
         refused = command(app, "list")
 
         assert refused.exit_code == 1
-        assert "does not answer" in refused.output
+        assert "cannot be reached" in refused.output
         assert "TOP-SECRET" not in refused.output
