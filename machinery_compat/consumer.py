@@ -141,8 +141,18 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         if not isinstance(message, TaskPayload) or message.signature is None or message.argument_error is None:
             super().on_invalid_task(body, message, exc)
             return
-        message.bury(f"task {message.signature.name}[{message.signature.uuid}]: {exc}")
-        self.app.backend.fail_unrunnable(message.signature, str(exc))
+        signature, backend = message.signature, self.app.backend
+        try:
+            backend.fail_unrunnable(signature, str(exc))
+        except Exception as away:
+            if not backend.exception_safe_to_retry(away):
+                raise
+            logger.warning(
+                "task %s[%s] cannot be failed now, and is put back: %s", signature.name, signature.uuid, away
+            )
+            message.park(LONGEST_WAIT)
+            return
+        message.bury(f"task {signature.name}[{signature.uuid}]: {exc}")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Keeps a payload that is no Signature."""

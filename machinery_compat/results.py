@@ -9,7 +9,7 @@ from typing import Any
 
 from machinery_compat import errors
 from machinery_compat.backends.base import Backend, task_values
-from machinery_compat.backends.patience import Patience
+from machinery_compat.backends.outage import Patience
 from machinery_compat.wire import FAILURE, SUCCESS, Signature, TaskState
 
 __all__ = ["AsyncResult", "ChainAsyncResult", "ChordAsyncResult"]

@@ -136,7 +136,7 @@ def test_a_result_is_kept_while_the_store_is_away(
 
         server.kill()
         gate.touch()
-        wait_for(lambda: "Failed operation _store_result" in worker.text(), 30, worker.text)
+        wait_for(lambda: f"connecting to 127.0.0.1:{server.port}" in worker.text(), 30, worker.text)
         server.start()
 
         for client in clients:
@@ -159,10 +159,31 @@ def test_a_result_is_kept_while_the_store_takes_none(
         wait_for(lambda: result.state == "STARTED")
         with full_memory(server):
             gate.touch()
-            wait_for(lambda: "Failed operation _store_result" in worker.text(), 30, worker.text)
+            wait_for(lambda: "refuses it with OOM" in worker.text(), 30, worker.text)
 
         assert result.get(timeout=20) == str(gate)
-        assert "refuses it with OOM" in worker.text()
+
+
+def test_a_task_that_cannot_be_started_is_failed_when_the_store_is_back(
+    redis_db: str, server: RedisServer, names: Names, tmp_path: Path
+) -> None:
+    body = b'{"UUID":"task_bad","Name":"py_add","Args":[{"Type":"int64","Value":"x"}]}'
+    sender = machinery(redis_db, server.url(), names)
+    with (
+        PythonWorker(tmp_path, broker=redis_db, backend=server.url(), queue=names.queue, concurrency=1) as worker,
+        redis.Redis.from_url(redis_db) as client,
+    ):
+        with full_memory(server):
+            client.rpush(names.queue, body)
+            wait_for(
+                lambda: "task py_add[task_bad] cannot be failed now, and is put back" in worker.text(), 20, worker.text
+            )
+            assert list(sender.broker.dead_letters().entries()) == []
+
+        (entry,) = wait_for(lambda: list(sender.broker.dead_letters().entries()), 20)
+        assert "x is not int64" in entry.reason
+        assert sender.app.AsyncResult("task_bad").state == "FAILURE"
+        assert value_of(sender, 20, 22) == [42]
 
 
 def test_a_reader_is_not_kept_waiting_by_a_store_that_is_away(names: Names) -> None:

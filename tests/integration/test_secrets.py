@@ -9,6 +9,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pytest
 
 from machinery_compat import Celery, Config, Server
 from tests.conftest import Names
-from tests.support.processes import free_port
 from tests.support.python_worker import ROOT, PythonWorker
 from tests.support.services import RabbitServer, RedisServer
 
@@ -38,6 +38,8 @@ URLS = [
     f"mongodb://user:{WORD}@h/?authSource={WORD}",
     f"https://sqs.example/?key={WORD}",
 ]
+#: Those with which a connection is tried: each time takes a second or two.
+CONNECTING = (URLS[1], URLS[8])
 
 
 def application(url: str, by_config: bool) -> Celery:
@@ -65,11 +67,13 @@ def shown_by(app: Celery, url: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "transport", lambda: repr(app.connection_for_write().transport)
     yield "backend", lambda: repr(app.backend) + str(app.backend) + app.backend.as_uri()
     yield "client", lambda: repr(app.backend.client)
+    yield "lock", lambda: Server(app=app).lock
+    yield "checks", lambda: Config(broker=url, result_backend=url, lock=url).validate()
+    if url not in CONNECTING:
+        return
     yield "sending", lambda: app.send_task("x")
     yield "reading", lambda: app.AsyncResult("x").state
     yield "dead", lambda: list(app.machinery.dead_letters().entries())
-    yield "lock", lambda: Server(app=app).lock
-    yield "checks", lambda: Config(broker=url, result_backend=url, lock=url).validate()
 
 
 def text_of(show: Callable[[], Any]) -> str:
@@ -124,6 +128,12 @@ def run(tmp_path: Path, *arguments: str, **variables: str) -> str:
     return finished.stdout + finished.stderr
 
 
+def all_of(tmp_path: Path, variables: dict[str, str], *commands: list[str]) -> list[str]:
+    """What several commands print, side by side."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda command: run(tmp_path, *command, **variables), commands))
+
+
 @pytest.mark.redis
 def test_the_commands_and_the_log_of_a_worker_on_redis(redis_server: RedisServer, tmp_path: Path, names: Names) -> None:
     with RedisServer(password=WORD) as server:
@@ -132,7 +142,7 @@ def test_the_commands_and_the_log_of_a_worker_on_redis(redis_server: RedisServer
         with PythonWorker(
             tmp_path, broker=url, backend=url, queue=names.queue, pool="solo", loglevel="DEBUG"
         ) as worker:
-            shown = [run(tmp_path, *command, **variables) for command in (["report"], ["inspect", "stats"])]
+            shown = all_of(tmp_path, variables, ["report"], ["inspect", "stats"])
             assert "machinery_compat" in shown[0]
             assert "prefetch_count" in shown[1]
             # Its server goes away, and comes back with another password.
@@ -168,19 +178,11 @@ def test_the_commands_and_the_log_of_a_worker_on_rabbitmq(
         AMQP_EXCHANGE=names.exchange,
         AMQP_BINDING_KEY=names.queue,
     ) as worker:
-        shown = [run(tmp_path, *command, **variables) for command in (["report"], ["inspect", "stats"])]
+        shown = all_of(tmp_path, variables, ["report"], ["inspect", "stats"])
         assert "machinery_compat" in shown[0]
         assert "prefetch_count" in shown[1]
     log = worker.text()
     rabbit_server.ctl("change_password", names.queue, "another")
     refused = run(tmp_path, "inspect", "ping", "-t", "1", **variables)
-    lost = run(
-        tmp_path,
-        "inspect",
-        "ping",
-        "-t",
-        "1",
-        **{**variables, "BROKER": url.replace(str(rabbit_server.port), str(free_port()))},
-    )
 
-    assert not any(WORD in text for text in (*shown, log, refused, lost))
+    assert not any(WORD in text for text in (*shown, log, refused))
