@@ -169,6 +169,7 @@ class TaskPayload:
 
     if TYPE_CHECKING:
         channel: Any
+        delivery_tag: Any
 
         def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None: ...
 
@@ -263,6 +264,13 @@ class TaskChannel:
             properties=properties,
             **kwargs,
         )
+
+    def keep(self, messages: Iterable[TaskPayload]) -> None:
+        """Told before the channel is closed that the tasks of these messages go on.
+
+        Where the broker does not give them to others, they stay claimed, and can be acknowledged
+        later.
+        """
 
     def note_queue(self, queue: str, auto_delete: bool, arguments: Mapping[str, Any] | None) -> None:
         """Learns from its declaration whether a queue carries tasks.

@@ -17,6 +17,7 @@ Transport options, beside those of Kombu's own Redis transport:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from functools import cached_property
 from time import time_ns
 from typing import Any
@@ -64,8 +65,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         self.kombu_queues: set[str] = set()
         self._caretaker: Caretaker | None = None
         self._commands: redis.Redis | None = None
-        self._stopped_claims: list[Claim] = []
-        self._settled: deque[tuple[str, bytes]] = deque()
+        self._settled: deque[tuple[Keys, bytes]] = deque()
         super().__init__(connection, **kwargs)
         self.QoS = ClaimQoS
         self.delayed_tasks_key = self.delayed_tasks_key or Channel.delayed_tasks_key
@@ -216,7 +216,6 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         if claim is not None:
             self.connection.cycle.forget(claim)
             claim.stop()
-            self._stopped_claims.append(claim)
         return super()._basic_cancel(consumer_tag)
 
     def may_claim(self) -> bool:
@@ -250,7 +249,18 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
 
     def settle(self, keys: Keys, body: bytes) -> None:
         """Forgets a message that has been dealt with, with the next round of the event loop."""
-        self._settled.append((keys.inflight, body))
+        if self.closed:
+            self.released(keys, body)
+        else:
+            self._settled.append((keys, body))
+
+    def released(self, keys: Keys, body: bytes) -> None:
+        """Called when a message lies in flight no longer, which may be after the channel has been closed."""
+        if self.closed and self._caretaker is not None:
+            self._caretaker.settle(keys, body)
+
+    def keep(self, messages: Iterable[base.TaskPayload]) -> None:
+        self.qos.kept.update(message.delivery_tag for message in messages)
 
     def flush_settled(self) -> None:
         """Acknowledges in one round trip what was settled since the last time."""
@@ -259,8 +269,8 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         batch = [self._settled.popleft() for _ in range(len(self._settled))]
         try:
             with self.commands.pipeline(transaction=False) as pipe:
-                for inflight, body in batch:
-                    pipe.lrem(inflight, 1, body)
+                for keys, body in batch:
+                    pipe.lrem(keys.inflight, 1, body)
                 pipe.execute()
         except redis.RedisError:
             self._settled.extendleft(reversed(batch))
@@ -310,7 +320,7 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
             return super()._get(queue)
         if self._caretaker is None:
             self._start_claim(queue)
-            self._stopped_claims.append(self.claims.pop(queue))
+            del self.claims[queue]
         keys = self.keys_of(queue)
         body = self.commands.lmove(queue, keys.inflight, "LEFT", "RIGHT")
         if body is None:
@@ -341,16 +351,10 @@ class Channel(base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
         caretaker = self._caretaker
         if caretaker is None:
             return
-        try:
-            self.flush_settled()
-            if self._qos:
-                self._qos.restore_unacked_once()
-            for claim in self._stopped_claims:
-                caretaker.leave(claim.queue)
-        except redis.RedisError as exc:
-            base.logger.warning("could not give messages back: %s; another worker does when the lease ends", exc)
-        self._caretaker = None
-        caretaker.stop()
+        kept = self._qos.take_kept() if self._qos else []
+        settled, self._settled = self._settled, deque()
+        if caretaker.retire([(claimed.keys, claimed.body) for claimed in kept], settled):
+            self._caretaker = None
 
 
 def _command(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:

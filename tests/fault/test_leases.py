@@ -214,10 +214,10 @@ def test_a_task_that_keeps_the_interpreter_to_itself_runs_once(place: Place, poo
 
 
 def renewed_for(place: Place, seconds: float) -> None:
-    """Returns when the only consumer has renewed its lease for that long."""
+    """Returns when every consumer has renewed its lease for that long."""
     consumers = f"{{{place.queue}}}:consumers"
-    ((holder, lease),) = place.redis.zrange(consumers, 0, -1, withscores=True)
-    wait_for(lambda: (place.redis.zscore(consumers, holder) or 0) > lease + 1000 * seconds, 15)
+    for holder, lease in place.redis.zrange(consumers, 0, -1, withscores=True):
+        wait_for(lambda: (place.redis.zscore(consumers, holder) or 0) > lease + 1000 * seconds, 15)  # noqa: B023
 
 
 def test_the_process_that_renews_ends_with_a_killed_worker(place: Place) -> None:
@@ -297,3 +297,31 @@ def test_many_delayed_tasks_wait_at_the_broker(place: Place) -> None:
 
 def scripts_run(place: Place) -> int:
     return int(place.redis.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_what_runs_goes_on_when_the_connection_is_lost(place: Place, pool: str) -> None:
+    worker = place.worker(pool, concurrency=2)
+    running = [place.send("held", f"held{n}", str(place.directory)) for n in range(2)]
+    wait_for(lambda: all(place.begun(f"held{n}") for n in range(2)))
+    reserved = [place.send("number", n) for n in range(3)]
+    wait_for(lambda: all(one.state == states.RECEIVED for one in reserved))
+
+    for times in (1, 2):
+        wait_for(lambda: "blmove" in {client["cmd"] for client in place.redis.client_list()})
+        place.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        wait_for(lambda: worker.text().count(" lost. Trying to re-establish") == times, 20, worker.text)  # noqa: B023
+        wait_for(lambda: worker.text().count("Connected to") == times + 1, 20, worker.text)  # noqa: B023
+    other = place.worker()
+
+    # Time enough to take those that run, too.
+    renewed_for(place, LEASE)
+    place.open_gate()
+    assert [one.get(timeout=10) for one in running] == ["held0", "held1"]
+    assert [one.get(timeout=10) for one in reserved] == [0, 1, 2]
+    assert [place.times_run(one) for one in [*running, *reserved]] == [1] * 5
+    # What was kept for the tasks of the first connections goes with them.
+    wait_for(lambda: place.redis.zcard(f"{{{place.queue}}}:consumers") == 2)
+    worker.stop()
+    other.stop()
+    assert place.keys() == []

@@ -8,17 +8,22 @@ from contextlib import ExitStack, closing
 
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from machinery_compat import new_signature
 from machinery_compat.transport.base import Border, redelivered
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from tests.conftest import Names
+from tests.support.services import RedisServer
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.redis
 
 #: Seconds.
 SHORT, LONG = 0.15, 1.0
+#: Of a command that a frozen server does not answer, in seconds.
+TIMEOUT = 0.5
 BODIES = [new_signature("task", n).encode() for n in range(6)]
 
 
@@ -48,7 +53,7 @@ class Fleet:
     def consumer(self, lease: float = LONG, slots: int = 1, border: Border | None = None) -> Caretaker:
         """A consumer of the queue that renews nothing until its thread is started."""
         caretaker = Caretaker(
-            lambda: Redis.from_url(self.url),
+            lambda: Redis.from_url(self.url, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)),
             border or Told(),
             lease=lease,
             slots=lambda: slots,
@@ -91,7 +96,7 @@ def test_what_can_have_been_running_is_counted_and_the_order_stays(fleet: Fleet)
     wait_for(fleet.gone(dead))
 
     assert fleet.waiting() == [redelivered(BODIES[0]), redelivered(BODIES[1]), *BODIES[2:]]
-    alive.leave(fleet.queue)
+    alive.retire()
     assert fleet.keys() == {fleet.queue}
 
 
@@ -145,7 +150,7 @@ def test_what_nobody_can_be_told_of_is_not_lost_with_the_one_who_knows(fleet: Fl
     alive.start()
     wait_for(fleet.gone(dead))
 
-    alive.leave(fleet.queue)
+    alive.retire()
 
     assert fleet.waiting() == [poison]
 
@@ -155,7 +160,7 @@ def test_who_leaves_gives_back_in_order_and_uncounted(fleet: Fleet) -> None:
     fleet.claim(consumer, *BODIES[:3])
     fleet.redis.rpush(fleet.queue, BODIES[3])
 
-    consumer.leave(fleet.queue)
+    assert consumer.retire()
 
     assert fleet.waiting() == BODIES[:4]
     assert fleet.keys() == {fleet.queue}
@@ -189,3 +194,48 @@ def test_a_lease_that_is_late_but_there_is_renewed(fleet: Fleet) -> None:
 
     assert slow.is_fresh(keys)
     assert slow.keys_of(fleet.queue) is keys
+
+
+def test_who_retires_keeps_what_still_runs_until_it_ends(fleet: Fleet) -> None:
+    retiring = fleet.consumer()
+    retiring.start()
+    keys = fleet.claim(retiring, *BODIES[:4])
+
+    assert not retiring.retire(kept=[(keys, BODIES[1])], settled=[(keys, BODIES[3])])
+
+    assert fleet.waiting() == [BODIES[0], BODIES[2]]
+    assert fleet.redis.lrange(keys.inflight, 0, -1) == [BODIES[1]]
+    end = fleet.redis.zscore(keys.consumers, keys.consumer)
+    wait_for(lambda: fleet.redis.zscore(keys.consumers, keys.consumer) > end)
+    assert retiring.is_alive()
+    retiring.settle(keys, BODIES[1])
+    assert fleet.keys() == {fleet.queue}
+    wait_for(lambda: not retiring.is_alive())
+
+
+def test_who_retires_without_redis_goes_on_when_it_is_back(names: Names) -> None:
+    with RedisServer() as server, ExitStack() as stack:
+        fleet = Fleet(server.url(), names.queue, stack)
+        retiring = fleet.consumer(LONG * 20)
+        retiring.start()
+        keys = fleet.claim(retiring, *BODIES[:3])
+        server.pause()
+
+        assert not retiring.retire(settled=[(keys, BODIES[0])])
+
+        server.resume()
+        wait_for(lambda: not retiring.is_alive())
+        assert fleet.waiting() == BODIES[1:3]
+        assert fleet.keys() == {fleet.queue}
+
+
+def test_who_retires_without_redis_waits_no_longer_than_its_lease(names: Names) -> None:
+    with RedisServer() as server, ExitStack() as stack:
+        fleet = Fleet(server.url(), names.queue, stack)
+        retiring = fleet.consumer(LONG)
+        retiring.start()
+        server.kill()
+
+        assert not retiring.retire()
+
+        wait_for(lambda: not retiring.is_alive())
