@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.rabbitmq]
 Staff = Callable[..., PythonWorker]
 
 APP = "tests.fault.amqp_app"
-PATIENCE = "application:set_env(rabbit, consumer_timeout, {timeout}), application:set_env(rabbit, channel_tick_interval, {tick})."
+SETTING = "application:set_env(rabbit, {}, {})."
 
 
 def server_of(broker: str, backend: str, names: Names, separator: str = "") -> Server:
@@ -274,9 +274,11 @@ def test_a_worker_goes_on_during_an_alarm(rabbit_server: RabbitServer, server: S
 @pytest.fixture
 def impatient(rabbit_server: RabbitServer) -> Iterator[None]:
     """RabbitMQ closes the channel of who has not acknowledged within 1 s; its default is half an hour."""
-    rabbit_server.ctl("eval", PATIENCE.format(timeout=1000, tick=1000))
+    for name in ("consumer_timeout", "channel_tick_interval"):
+        rabbit_server.ctl("eval", SETTING.format(name, 1000))
     yield
-    rabbit_server.ctl("eval", PATIENCE.format(timeout=1_800_000, tick=60_000))
+    rabbit_server.ctl("eval", SETTING.format("consumer_timeout", 1_800_000))
+    rabbit_server.ctl("eval", SETTING.format("channel_tick_interval", 60_000))
 
 
 @pytest.mark.usefixtures("impatient")
