@@ -330,6 +330,7 @@ def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
     given, config = config is not None, config or Config()
     app.machinery = Machinery(app, config)
     app.amqp_cls = "machinery_compat.messaging:AMQP"
+    app.control_cls = "machinery_compat.messaging:Control"
     app.task_cls = f"{__name__}:Task"
     app.loader.override_backends = {
         **app.loader.override_backends,

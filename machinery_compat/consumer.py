@@ -67,6 +67,18 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             channel.runs_tasks = not pool.uses_semaphore
         return super().create_task_handler(*args, **kwargs)
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        channel = self.task_consumer.channel if self.task_consumer is not None else None
+        if isinstance(channel, TaskChannel) and not self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
+            channel.keep(
+                [
+                    request.message
+                    for request in list(state.active_requests)
+                    if request.message.channel is channel and not request.acknowledged
+                ]
+            )
+        super().on_connection_error_after_connected(exc)
+
     def stop(self) -> None:
         """Gives back what was reserved and not begun, before Celery waits for the running tasks.
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
 from celery.app.amqp import AMQP as CeleryAMQP
 from celery.app.amqp import Queues as CeleryQueues
+from celery.app.control import Control as CeleryControl
 from kombu import Exchange, Queue
+from kombu.pidbox import Mailbox as KombuMailbox
 from kombu.pools import ProducerPool
 
 from machinery_compat.transport import FAILOVER_PREFIX, transport_for
 from machinery_compat.transport.base import SERIALIZER
 from machinery_compat.transport.reconnect import ConnectionPool, PersistentConnection
 
-__all__ = ["AMQP", "Connection", "Queues"]
+__all__ = ["AMQP", "Connection", "Control", "Queues"]
 
 PREFIX = "machinery+"
 
@@ -40,6 +43,33 @@ class Connection(PersistentConnection):
 
     def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:
         return ConnectionPool(self, limit, **kwargs)
+
+
+class Mailbox(KombuMailbox):  # type: ignore[misc]
+    """The mailbox of remote control; commands reach a worker by the exchange, whatever its queue's name."""
+
+    app: Any = None
+
+    def get_queue(self, hostname: str) -> Queue:
+        """A worker's queue, on RabbitMQ with a name of its own for each connection.
+
+        It is an exclusive one. The broker may keep that of a connection that is cut off for minutes,
+        and a worker that came back before would be refused and end.
+        """
+        queue = super().get_queue(hostname)
+        if self.app.amqp.is_amqp():
+            queue.name = f"{queue.name}.{uuid4().hex[:8]}"
+        return queue
+
+
+class Control(CeleryControl):  # type: ignore[misc]
+    """Celery's remote control with such a mailbox."""
+
+    Mailbox = Mailbox
+
+    def __init__(self, app: Any = None) -> None:
+        super().__init__(app)
+        self.mailbox.app = app
 
 
 class DefaultQueue(Queue):  # type: ignore[misc]
@@ -85,7 +115,7 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
                 DefaultQueue(
                     conf.task_default_queue,
                     exchange=self.default_exchange,
-                    binding_key=settings.binding_key if self._is_amqp() and not direct else None,
+                    binding_key=settings.binding_key if self.is_amqp() and not direct else None,
                     routing_key=self._default_routing_key(),
                     queue_arguments=settings.queue_declare_args,
                     binding_arguments=settings.queue_binding_args,
@@ -104,7 +134,8 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
         """Whether tasks run in the process that sends them."""
         return self._broker().startswith("eager")
 
-    def _is_amqp(self) -> bool:
+    def is_amqp(self) -> bool:
+        """Whether the broker is RabbitMQ."""
         return self._broker().startswith("amqp") or ("://" not in self._broker() and not self.is_eager())
 
     @property
@@ -119,7 +150,7 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
         conf = self.app.conf
         if conf.first("task_default_routing_key"):
             return str(conf.task_default_routing_key)
-        if self._is_amqp() and conf.task_default_exchange_type == "direct":
+        if self.is_amqp() and conf.task_default_exchange_type == "direct":
             return str(self.app.machinery.config.amqp_settings.binding_key)
         return str(conf.task_default_queue)
 
@@ -128,7 +159,7 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
         """Celery's sender, with the channel in the place of a serializer and of compression."""
         send = self._create_task_sender()
         # A list on Redis needs no declaration; Kombu would copy the queue for each message to learn that.
-        undeclared = not self._is_amqp()
+        undeclared = not self.is_amqp()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             options.update(serializer=SERIALIZER, compression=None)

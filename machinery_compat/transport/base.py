@@ -186,6 +186,7 @@ class TaskPayload:
 
     if TYPE_CHECKING:
         channel: Any
+        delivery_tag: Any
 
         def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None: ...
 
@@ -295,6 +296,13 @@ class TaskChannel:
                 " send a reference to the data, or raise the setting in every process of the fleet"
             )
         return body
+
+    def keep(self, messages: Iterable[TaskPayload]) -> None:
+        """Told before the channel is closed that the tasks of these messages go on.
+
+        Where the broker does not give them to others, they stay claimed, and can be acknowledged
+        later.
+        """
 
     def note_queue(self, queue: str, auto_delete: bool, arguments: Mapping[str, Any] | None) -> None:
         """Learns from its declaration whether a queue carries tasks.

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import uuid4
 
 import redis
@@ -95,6 +95,11 @@ class Caretaker(threading.Thread):
         self._next_look = 0.0
         self._next_renewal = 0.0
         self._given_up: deque[tuple[Keys, bytes]] = deque()
+        self._retired = False
+        self._waits = False
+        self._kept: list[tuple[Keys, bytes]] = []
+        self._settled: deque[tuple[Keys, bytes]] = deque()
+        self._given_back: set[str] = set()
         self._stopping = threading.Event()
         self._renew_script = self._client.register_script(lua("renew"))
         self._recover = self._client.register_script(lua("recover"))
@@ -108,8 +113,9 @@ class Caretaker(threading.Thread):
     def watch(self, queue: str) -> None:
         """Takes care of a queue from now on; the lease is there when this returns."""
         with self._lock:
-            self._register(queue)
-            self._tell_keeper()
+            if queue not in self._queues:
+                self._register(queue)
+                self._tell_keeper()
 
     def keys_of(self, queue: str) -> Keys:
         """The keys under which messages of a queue are claimed now."""
@@ -131,18 +137,66 @@ class Caretaker(threading.Thread):
             self._renew(keys)
         return self._queues.get(keys.queue) is keys
 
-    def leave(self, queue: str) -> None:
-        """Gives back what the consumer still holds of a queue, and its lease."""
+    def retire(self, kept: Iterable[tuple[Keys, bytes]] = (), settled: Iterable[tuple[Keys, bytes]] = ()) -> bool:
+        """Gives back what this consumer holds and does not keep, and ends when that is done.
+
+        While something is kept, or Redis cannot be reached, the thread goes on.
+
+        Args:
+            kept: messages whose tasks go on without the connection; :meth:`settle` tells their end.
+            settled: messages that have been dealt with and lie in Redis still.
+
+        Returns:
+            whether all is done.
+        """
         with self._lock:
-            keys = self._queues.pop(queue, None)
-            self._tell_keeper()
-        if keys is not None:
-            self._leave(keys=[queue, keys.consumers, keys.concurrency, keys.inflight], args=[keys.consumer])
+            self._retired = True
+            self._kept.extend(kept)
+            self._settled.extend(settled)
+        return self._finish()
+
+    def settle(self, keys: Keys, body: bytes) -> None:
+        """Forgets a message that was kept when this consumer retired."""
+        with self._lock:
+            self._settled.append((keys, body))
+        self._finish()
+
+    def _finish(self) -> bool:
+        """Does what a consumer that has retired has still to do; returns whether that is all."""
+        try:
+            with self._lock:
+                self._give_back()
+                done = not self._queues
+        except redis.RedisError as exc:
+            if not self._waits:
+                logger.warning("messages are given back when Redis can be reached: %s", exc)
+            self._waits = True
+            # Others may have been given them by then, and there is nothing else to tell.
+            done = not self._kept and not self._settled and not any(map(self.is_fresh, self._queues.values()))
+        if done:
+            self.stop()
+        return done
+
+    def _give_back(self) -> None:
+        while self._settled:
+            keys, body = self._settled[0]
+            self._client.lrem(keys.inflight, 1, body)
+            if self._settled.popleft() in self._kept:
+                self._kept.remove((keys, body))
+        for queue, keys in list(self._queues.items()):
+            kept = [body for held, body in self._kept if held is keys]
+            if not kept or queue not in self._given_back:
+                names = [queue, keys.consumers, keys.concurrency, keys.inflight]
+                self._leave(keys=names, args=[keys.consumer, *kept])
+                self._given_back.add(queue)
+            if not kept:
+                del self._queues[queue]
+        self._tell_keeper()
 
     def stop(self) -> None:
         """Ends the thread, the process beside it and the connection."""
         self._stopping.set()
-        if self.is_alive():
+        if self.is_alive() and self is not threading.current_thread():
             self.join(timeout=5)
         if self.keeper is not None:
             self.keeper.stop()
@@ -164,6 +218,10 @@ class Caretaker(threading.Thread):
     def _renew(self, keys: Keys) -> None:
         with self._lock:
             if self._queues.get(keys.queue) is not keys or self._extend(keys):
+                return
+            if self._retired:
+                # What was kept has been given to others.
+                del self._queues[keys.queue]
                 return
             logger.warning(
                 "queue %s: this worker was silent for longer than its lease of %g s, and others have been given its "
@@ -196,6 +254,8 @@ class Caretaker(threading.Thread):
 
     def _round(self) -> float:
         """Does what there is to do; returns the seconds until the next time."""
+        if self._retired and self._finish():
+            return 0.0
         queues = list(self._queues.values())
         if time.monotonic() >= self._next_renewal:
             for keys in queues:
@@ -203,6 +263,8 @@ class Caretaker(threading.Thread):
             with self._lock:
                 self._tell_keeper()
             self._next_renewal = time.monotonic() + self.lease / RENEWALS
+        if self._retired:
+            return min(ERROR_PAUSE, self.lease / RENEWALS)
         if time.monotonic() >= self._next_look:
             for keys in queues:
                 self._relieve(keys)

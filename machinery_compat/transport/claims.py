@@ -75,7 +75,10 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         self._leave_flight("put_back", "tail")
 
     def is_ours(self) -> bool:
-        return self.claimed is None or bool(self.channel.holds(self.claimed.keys))
+        channel = self.channel
+        if self.claimed is None:
+            return True
+        return bool(channel.qos.holds(self.delivery_tag) and channel.holds(self.claimed.keys))
 
     def redeliver(self) -> None:
         self._leave_flight("put_back", "head", base.redelivered(self.raw_body))
@@ -95,6 +98,11 @@ class ClaimQoS(virtual.QoS):  # type: ignore[misc]
 
     channel: Channel
 
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        #: The messages that stay claimed when the channel is closed: their tasks are running.
+        self.kept: set[str] = set()
+
     def ack(self, delivery_tag: str) -> None:
         message = self._delivered.get(delivery_tag)
         if message is not None and message.claimed:
@@ -110,19 +118,37 @@ class ClaimQoS(virtual.QoS):  # type: ignore[misc]
             super().reject(delivery_tag, requeue=requeue)
         elif requeue:
             self.channel.put_back(message.claimed)
-            super().ack(delivery_tag)
+            self.release(delivery_tag)
         else:
             self.ack(delivery_tag)
 
     def release(self, delivery_tag: str) -> None:
         """Forgets a message that is no longer in flight."""
+        message = self._delivered.get(delivery_tag)
         super().ack(delivery_tag)
+        if message is not None and message.claimed:
+            self.channel.released(message.claimed.keys, message.claimed.body)
+
+    def holds(self, delivery_tag: str) -> bool:
+        """Whether a message has been delivered and neither settled nor put back since."""
+        return delivery_tag in self._delivered
+
+    def take_kept(self) -> list[Claimed]:
+        """The messages that stay claimed; the others are forgotten, for whoever gives them back."""
+        self._flush()
+        for tag in [tag for tag in self._delivered if tag not in self.kept]:
+            del self._delivered[tag]
+        return [message.claimed for message in self._delivered.values() if message.claimed]
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        self._on_collect.cancel()
+        self.restore_unacked()
 
     def restore_unacked(self) -> list[Any]:
         """Puts back what was delivered and not finished, so that its order stays."""
         self._flush()
-        while self._delivered:
-            _, message = self._delivered.popitem()
+        for tag in reversed([tag for tag in self._delivered if tag not in self.kept]):
+            message = self._delivered.pop(tag)
             if message.claimed:
                 self.channel.put_back(message.claimed)
         return []

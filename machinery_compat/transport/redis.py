@@ -8,6 +8,7 @@ these keys. Queues that Kombu makes for itself (remote control, replies, events)
 Transport options, beside those of Kombu's own Redis transport:
 
 ``lease_time``                 seconds until another worker takes over a silent one's messages (30)
+``redelivery_limit``           how often a message is put back because its worker died (5)
 ``delayed_tasks_key``          the sorted set of delayed tasks (``delayed_tasks``)
 ``delayed_tasks_poll_period``  seconds between two looks at it at most (0.5)
 ``normal_tasks_poll_period``   seconds that one blocking claim lasts (1.0)
@@ -16,6 +17,7 @@ Transport options, beside those of Kombu's own Redis transport:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from functools import cached_property
 from time import time_ns
 from typing import Any
@@ -65,8 +67,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         self.kombu_queues: set[str] = set()
         self._caretaker: Caretaker | None = None
         self._commands: redis.Redis | None = None
-        self._stopped_claims: list[Claim] = []
-        self._settled: deque[tuple[str, bytes]] = deque()
+        self._settled: deque[tuple[Keys, bytes]] = deque()
         super().__init__(connection, **kwargs)
         self.QoS = ClaimQoS
         self.delayed_tasks_key = self.delayed_tasks_key or Channel.delayed_tasks_key
@@ -221,7 +222,6 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         if claim is not None:
             self.connection.cycle.forget(claim)
             claim.stop()
-            self._stopped_claims.append(claim)
         return super()._basic_cancel(consumer_tag)
 
     def may_claim(self) -> bool:
@@ -255,7 +255,18 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
 
     def settle(self, keys: Keys, body: bytes) -> None:
         """Forgets a message that has been dealt with, with the next round of the event loop."""
-        self._settled.append((keys.inflight, body))
+        if self.closed:
+            self.released(keys, body)
+        else:
+            self._settled.append((keys, body))
+
+    def released(self, keys: Keys, body: bytes) -> None:
+        """Called when a message lies in flight no longer, which may be after the channel has been closed."""
+        if self.closed and self._caretaker is not None:
+            self._caretaker.settle(keys, body)
+
+    def keep(self, messages: Iterable[base.TaskPayload]) -> None:
+        self.qos.kept.update(message.delivery_tag for message in messages)
 
     def flush_settled(self) -> None:
         """Acknowledges in one round trip what was settled since the last time."""
@@ -264,8 +275,8 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         batch = [self._settled.popleft() for _ in range(len(self._settled))]
         try:
             with self.commands.pipeline(transaction=False) as pipe:
-                for inflight, body in batch:
-                    pipe.lrem(inflight, 1, body)
+                for keys, body in batch:
+                    pipe.lrem(keys.inflight, 1, body)
                 pipe.execute()
         except redis.RedisError:
             self._settled.extendleft(reversed(batch))
@@ -315,7 +326,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
             return super()._get(queue)
         if self._caretaker is None:
             self._start_claim(queue)
-            self._stopped_claims.append(self.claims.pop(queue))
+            del self.claims[queue]
         keys = self.keys_of(queue)
         body = self.commands.lmove(queue, keys.inflight, "LEFT", "RIGHT")
         if body is None:
@@ -346,16 +357,10 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         caretaker = self._caretaker
         if caretaker is None:
             return
-        try:
-            self.flush_settled()
-            if self._qos:
-                self._qos.restore_unacked_once()
-            for claim in self._stopped_claims:
-                caretaker.leave(claim.queue)
-        except redis.RedisError as exc:
-            base.logger.warning("could not give messages back: %s; another worker does when the lease ends", exc)
-        self._caretaker = None
-        caretaker.stop()
+        kept = self._qos.take_kept() if self._qos else []
+        settled, self._settled = self._settled, deque()
+        if caretaker.retire([(claimed.keys, claimed.body) for claimed in kept], settled):
+            self._caretaker = None
 
 
 def _command(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import redis
 
-from machinery_compat import Config, Server, new_signature
+from machinery_compat import Config, Server, new_signature, redis_client
 from machinery_compat.config import AMQPConfig, TLSConfig
+from machinery_compat.transport.lease_keeper import LeaseKeeper
 from tests.conftest import Names
 from tests.support.processes import Process, free_port
 from tests.support.services import RedisServer
@@ -29,6 +31,21 @@ def runs_a_task(config: Config) -> bool:
         worker.quit()
 
 
+def keeps_a_lease(url: str) -> bool:
+    """Whether the process that renews leases reaches this server too."""
+    params = redis_client.connection_params(url, {"client_name": "keeper", "socket_connect_timeout": 5})
+    with closing(redis.Redis(connection_pool=redis.ConnectionPool(**params))) as client:
+        client.zadd("{q}:consumers", {"me": 1})
+        keeper = LeaseKeeper(params, lease=0.3, script=redis_client.lua("renew"))
+        try:
+            keeper.keep([("{q}:consumers", "{q}:concurrency", "other"), ("{q}:consumers", "{q}:concurrency", "me")])
+            wait_for(lambda: client.zscore("{q}:consumers", "me") > 1)
+        finally:
+            keeper.stop()
+        # It takes no lease that is not there.
+        return client.zcard("{q}:consumers") == 1
+
+
 def config_of(url: str, **options: object) -> Config:
     return Config(broker=url, result_backend=url, **options)
 
@@ -37,6 +54,7 @@ def config_of(url: str, **options: object) -> Config:
 def test_a_unix_socket(redis_server: RedisServer) -> None:
     with RedisServer(unixsocket=True) as server:
         assert runs_a_task(config_of(f"redis+socket://{server.socket_path}:/3"))
+        assert keeps_a_lease(f"redis+socket://{server.socket_path}:/4")
 
 
 @pytest.mark.redis
@@ -48,6 +66,7 @@ def test_a_password_and_an_acl_user(redis_server: RedisServer) -> None:
         )
         address = server.url(2).removeprefix("redis://")
         assert runs_a_task(config_of(f"redis://worker:s%25cret@{address}"))
+        assert keeps_a_lease(f"redis://worker:s%25cret@{address}")
         client.config_set("requirepass", "only")
         assert runs_a_task(config_of(f"redis://only@{address}"))
 
@@ -90,6 +109,7 @@ def test_rediss_means_tls_and_verifies(tls_redis: tuple[str, Path]) -> None:
 
     assert runs_a_task(config_of(url, tls_config=TLSConfig(ca_file=str(certificate))))
     assert runs_a_task(config_of(f"{url}?ssl_ca_certs={certificate}"))
+    assert keeps_a_lease(f"{url}?ssl_ca_certs={certificate}")
     with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
         Server(config_of(url)).backend.task_state("any")
 
