@@ -140,9 +140,10 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
             return super().basic_consume(queue, consumer_tag, *args, **kwargs)
         self.require_application()
         self._queue_of[consumer_tag] = queue
+        callback = kwargs.get("callback")
         watched = {
             **kwargs,
-            "callback": partial(self._delivered, queue, kwargs["callback"]),
+            "callback": partial(self._delivered, queue, callback) if callback is not None else None,
             "on_cancel": partial(self._consume_again, queue, args, kwargs),
         }
         return super().basic_consume(queue, consumer_tag, *args, **watched)

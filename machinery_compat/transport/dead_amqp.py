@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import amqp
 
 from machinery_compat import errors
 from machinery_compat.transport import base, dead
+from machinery_compat.transport.amqp_message import amqp_message
 from machinery_compat.wire import Signature
 
 __all__ = ["AMQPDeadLetters"]
@@ -24,10 +25,6 @@ class AMQPDeadLetters(dead.DeadLetters):
 
     border: base.Border
     connection: Any
-
-    if TYPE_CHECKING:
-
-        def message_for(self, signature: Signature, body: bytes) -> amqp.Message: ...
 
     def dead_entries(self, queue: str) -> Iterator[dead.DeadEntry]:
         with closing(self._reader()) as channel:

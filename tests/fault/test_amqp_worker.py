@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.rabbitmq]
 Staff = Callable[..., PythonWorker]
 
 APP = "tests.fault.amqp_app"
+SETTING = "application:set_env(rabbit, {}, {})."
 
 
 def server_of(broker: str, backend: str, names: Names, separator: str = "") -> Server:
@@ -162,7 +163,6 @@ def test_what_a_running_worker_gets_again_does_not_run_twice(
 
     server.app.pool.force_close_all()
     before = wait_for(lambda: steady_connections(rabbit_server), 20)
-    print("BEFORE", before, rabbit_server.ctl("list_connections"))
 
     for times in range(2, 4):
         rabbit_server.close_connections()
@@ -268,6 +268,31 @@ def test_a_worker_goes_on_during_an_alarm(rabbit_server: RabbitServer, server: S
         rabbit_server.ctl("set_vm_memory_high_watermark", "0.4")
 
     assert server.send_task(new_signature("py_add", 1, 2)).get_with_timeout(20) == [3]
+    expect_healthy(worker)
+
+
+@pytest.fixture
+def impatient(rabbit_server: RabbitServer) -> Iterator[None]:
+    """RabbitMQ closes the channel of who has not acknowledged within 1 s; its default is half an hour."""
+    for name in ("consumer_timeout", "channel_tick_interval"):
+        rabbit_server.ctl("eval", SETTING.format(name, 1000))
+    yield
+    rabbit_server.ctl("eval", SETTING.format("consumer_timeout", 1_800_000))
+    rabbit_server.ctl("eval", SETTING.format("channel_tick_interval", 60_000))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_task_that_is_longer_than_the_broker_waits_runs_once(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
+) -> None:
+    worker = staff(app=APP, LIMIT="0")
+
+    (uuid,) = send(server, 1, 5000)
+
+    wait_for(lambda: ended(server, [uuid]), 30)
+    wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0, 20)
+    assert [one.uuid for one in worker.executions()] == [uuid]
+    assert "PRECONDITION_FAILED" in worker.text()
     expect_healthy(worker)
 
 
