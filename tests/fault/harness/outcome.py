@@ -30,6 +30,7 @@ class Outcome:
         recovery: seconds from a fault until the last task that it hit had ended; the longest of all faults.
         seconds: how long the whole took.
         leftovers: what was left at the broker.
+        trouble: what did not go as the scenario wants it, such as workers that did not go on.
     """
 
     sent: int
@@ -43,14 +44,15 @@ class Outcome:
     recovery: float
     seconds: float
     leftovers: list[str] = field(default_factory=list)
+    trouble: str = ""
 
 
-def finish(run: Run, began: float, with_go: bool) -> Outcome:
+def finish(run: Run, began: float, with_go: bool, trouble: str = "") -> Outcome:
     """Waits until all tasks have ended, or nothing has for long, and counts."""
     states = States(run.site, run.uuids)
     _wait(run, states)
     seconds = time.time() - began
-    run.site.stop_workers()
+    hung = run.site.stop_workers()
     journal = run.journal.update()
     by_go = {line.uuid for line in read_journal(run.site.go_journal)}
     ended = list(states.ended.values())
@@ -68,6 +70,7 @@ def finish(run: Run, began: float, with_go: bool) -> Outcome:
         recovery=max((_recovery(run, fault) for fault in run.faults), default=0.0),
         seconds=seconds,
         leftovers=run.site.leftovers(),
+        trouble=trouble + hung,
     )
 
 
