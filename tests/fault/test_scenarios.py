@@ -24,7 +24,7 @@ TWICE = replace(PLAN, tasks=300, faults=2)
 
 def all_end(outcome: Outcome) -> None:
     assert outcome.trouble == "", outcome.trouble
-    assert outcome.lost == [], outcome
+    assert outcome.lost == {}, outcome
     assert outcome.failed == 0, outcome
     assert outcome.ended == outcome.sent > 0, outcome
     assert outcome.leftovers == [], outcome
@@ -70,7 +70,7 @@ def test_beside_a_go_worker_that_dies_only_go_loses_tasks(tmp_path: Path) -> Non
     outcome = run(SCENARIOS["go-beside"], tmp_path, replace(TWICE, patience=8.0))
 
     assert outcome.trouble == "", outcome.trouble
-    assert outcome.lost == [], outcome
+    assert outcome.lost == {}, outcome
     assert outcome.failed == 0, outcome
     assert outcome.ended + len(outcome.go_lost) == outcome.sent, outcome
 

@@ -65,6 +65,12 @@ def main(arguments: Sequence[str]) -> int:
             outcome = run(scenario, folder, plan, system, broker, rabbit)
             print(row(scenario, system, broker, outcome), flush=True)
             lost += len(outcome.lost) + outcome.failed
+            for uuid, state in outcome.lost.items():
+                print(
+                    f"{scenario.name} ({system}, {broker}): {uuid} is lost, {state or 'no state'}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             if outcome.trouble:
                 print(f"{scenario.name} ({system}, {broker}): {outcome.trouble}", file=sys.stderr, flush=True)
     return 1 if lost else 0

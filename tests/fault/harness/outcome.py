@@ -22,7 +22,7 @@ class Outcome:
         sent: tasks in.
         ended: those with the state SUCCESS.
         failed: those with the state FAILURE.
-        lost: the UUIDs of the others that are Python's to answer for.
+        lost: the others that are Python's to answer for, with their last state.
         go_lost: those of the others, which no Python worker ever had.
         again: tasks that were begun more than once.
         twice: tasks that were run to their end more than once.
@@ -36,8 +36,8 @@ class Outcome:
     sent: int
     ended: int
     failed: int
-    lost: list[str]
-    go_lost: list[str]
+    lost: dict[str, str]
+    go_lost: dict[str, str]
     again: int
     twice: int
     hit: int
@@ -62,8 +62,8 @@ def finish(run: Run, began: float, with_go: bool, trouble: str = "") -> Outcome:
         sent=len(run.uuids),
         ended=ended.count(SUCCESS),
         failed=ended.count(FAILURE),
-        lost=sorted(states.open.keys() & mine),
-        go_lost=sorted(states.open.keys() - mine),
+        lost={uuid: state for uuid, state in states.open.items() if uuid in mine},
+        go_lost={uuid: state for uuid, state in states.open.items() if uuid not in mine},
         again=sum(len(lines) + (uuid in by_go) > 1 for uuid, lines in journal.begins.items()),
         twice=sum(len(lines) + (uuid in by_go) > 1 for uuid, lines in journal.ends.items()),
         hit=sum(len(fault.held) for fault in run.faults),
