@@ -272,9 +272,6 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
 
         self._aside(keep)
 
-    def message_for(self, signature: Signature, body: bytes) -> amqp.Message:
-        return amqp_message(signature, body)
-
     def _aside(self, work: Callable[[Channel], T]) -> T:
         """Does on a connection of its own what waits for the server, as it may from within a delivery.
 

@@ -89,5 +89,5 @@ class AMQPDeadLetters(dead.DeadLetters):
         if signature is None:
             message = amqp.Message(body, content_type="application/json", delivery_mode=2)
         else:
-            message = self.message_for(signature, body)
+            message = amqp_message(signature, body)
         channel.publish_confirmed(message, exchange="", routing_key=queue, mandatory=True)

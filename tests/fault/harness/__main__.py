@@ -62,14 +62,17 @@ def main(arguments: Sequence[str]) -> int:
                 rabbit = stack.enter_context(RabbitServer())
             folder = directory / f"{number}-{scenario.name}-{system}-{broker}"
             folder.mkdir(parents=True)
-            try:
-                outcome = run(scenario, folder, plan, system, broker, rabbit)
-            except AssertionError as error:
-                print(f"{scenario.name} ({system}, {broker}) came to no end: {error}", file=sys.stderr, flush=True)
-                lost += 1
-                continue
+            outcome = run(scenario, folder, plan, system, broker, rabbit)
             print(row(scenario, system, broker, outcome), flush=True)
             lost += len(outcome.lost) + outcome.failed
+            for uuid, state in outcome.lost.items():
+                print(
+                    f"{scenario.name} ({system}, {broker}): {uuid} is lost, {state or 'no state'}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            if outcome.trouble:
+                print(f"{scenario.name} ({system}, {broker}): {outcome.trouble}", file=sys.stderr, flush=True)
     return 1 if lost else 0
 
 

@@ -30,7 +30,7 @@ def nothing(run: Run) -> None:
 def kill_worker(run: Run) -> None:
     for _ in run.rounds():
         run.kill(run.workers[0])
-        run.start_worker(0)
+        run.replace_victim()
 
 
 def kill_parent(run: Run) -> None:
@@ -39,7 +39,7 @@ def kill_parent(run: Run) -> None:
         victim, since = run.workers[0], time.time()
         run.site.kill_parent(victim)
         run.hit([victim], since)
-        run.start_worker(0)
+        run.replace_victim()
 
 
 def kill_child(run: Run) -> None:
@@ -63,7 +63,7 @@ def kill_full(run: Run) -> None:
     run.start_sending(run.plan.tasks)
     wait_for(lambda: len(run.journal.update().running_in(pids)) == run.concurrency, BOUND, lambda: str(run))
     run.kill(victim)
-    run.start_worker(0)
+    run.replace_victim()
 
 
 def kill_at(which: Callable[[Site], list[Moment]]) -> Callable[[Run], None]:
@@ -81,6 +81,7 @@ def kill_delayed(run: Run) -> None:
     """Kills a worker as tasks become due: ours moves them to the queue then, plain Celery's has held them."""
     found = moments.delayed_moves(run.site)
     for number in range(run.plan.faults):
+        run.is_last_round = number == run.plan.faults - 1
         run.start_sending(run.plan.tasks // run.plan.faults)
         run.wait_sent()
         wait_for(lambda: time.time() >= run.due, BOUND + run.due - time.time(), "time does not pass")
@@ -88,7 +89,7 @@ def kill_delayed(run: Run) -> None:
             run.kill_at(found[number % len(found)])
         else:
             run.kill(run.workers[0])
-            run.start_worker(0)
+            run.replace_victim()
 
 
 # -- connections
@@ -162,4 +163,4 @@ def kill_go(run: Run) -> None:
             run.site.start_go()
         else:
             run.kill(run.workers[0])
-            run.start_worker(0)
+            run.replace_victim()

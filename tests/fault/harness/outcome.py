@@ -22,7 +22,7 @@ class Outcome:
         sent: tasks in.
         ended: those with the state SUCCESS.
         failed: those with the state FAILURE.
-        lost: the UUIDs of the others that are Python's to answer for.
+        lost: the others that are Python's to answer for, with their last state.
         go_lost: those of the others, which no Python worker ever had.
         again: tasks that were begun more than once.
         twice: tasks that were run to their end more than once.
@@ -30,27 +30,29 @@ class Outcome:
         recovery: seconds from a fault until the last task that it hit had ended; the longest of all faults.
         seconds: how long the whole took.
         leftovers: what was left at the broker.
+        trouble: what did not go as the scenario wants it, such as workers that did not go on.
     """
 
     sent: int
     ended: int
     failed: int
-    lost: list[str]
-    go_lost: list[str]
+    lost: dict[str, str]
+    go_lost: dict[str, str]
     again: int
     twice: int
     hit: int
     recovery: float
     seconds: float
     leftovers: list[str] = field(default_factory=list)
+    trouble: str = ""
 
 
-def finish(run: Run, began: float, with_go: bool) -> Outcome:
+def finish(run: Run, began: float, with_go: bool, trouble: str = "") -> Outcome:
     """Waits until all tasks have ended, or nothing has for long, and counts."""
     states = States(run.site, run.uuids)
     _wait(run, states)
     seconds = time.time() - began
-    run.site.stop_workers()
+    hung = run.site.stop_workers()
     journal = run.journal.update()
     by_go = {line.uuid for line in read_journal(run.site.go_journal)}
     ended = list(states.ended.values())
@@ -60,14 +62,15 @@ def finish(run: Run, began: float, with_go: bool) -> Outcome:
         sent=len(run.uuids),
         ended=ended.count(SUCCESS),
         failed=ended.count(FAILURE),
-        lost=sorted(states.open.keys() & mine),
-        go_lost=sorted(states.open.keys() - mine),
+        lost={uuid: state for uuid, state in states.open.items() if uuid in mine},
+        go_lost={uuid: state for uuid, state in states.open.items() if uuid not in mine},
         again=sum(len(lines) + (uuid in by_go) > 1 for uuid, lines in journal.begins.items()),
         twice=sum(len(lines) + (uuid in by_go) > 1 for uuid, lines in journal.ends.items()),
         hit=sum(len(fault.held) for fault in run.faults),
         recovery=max((_recovery(run, fault) for fault in run.faults), default=0.0),
         seconds=seconds,
         leftovers=run.site.leftovers(),
+        trouble=trouble + hung,
     )
 
 

@@ -89,6 +89,7 @@ class Run:
         self.workers: list[PythonWorker] = []
         #: When delayed tasks become due, in Unix seconds.
         self.due = 0.0
+        self.is_last_round = False
         self._send = send
         self._sender = ThreadPoolExecutor(1)
         self._sending: Future[None] | None = None
@@ -101,9 +102,12 @@ class Run:
         for worker in self.workers:
             worker.wait_ready()
 
-    def start_worker(self, place: int) -> None:
-        """Starts a worker in another's place."""
-        self.workers[place] = self._start(place).wait_ready()
+    def replace_victim(self) -> None:
+        """Starts a worker in the first one's place, if there is another fault to come or nobody else."""
+        if self.is_last_round and len(self.workers) > 1:
+            del self.workers[0]
+        else:
+            self.workers[0] = self._start(0).wait_ready()
 
     def _start(self, place: int) -> PythonWorker:
         return self.site.start_worker(self.pool, place < self.proxied, self.concurrency)
@@ -143,6 +147,7 @@ class Run:
         """Sends the tasks in as many shares as there are faults, and gives the moment for each fault."""
         share = self.plan.tasks // self.plan.faults
         for number in range(self.plan.faults):
+            self.is_last_round = number == self.plan.faults - 1
             before = self.ended()
             self.start_sending(share)
             self.wait_ended(before + share // 4)
@@ -181,7 +186,7 @@ class Run:
         finally:
             moment.proxy.forget(trap)
         self.hit([victim], struck[0])
-        self.start_worker(0)
+        self.replace_victim()
 
     def wait_recovered(self, fault: Fault) -> None:
         """Waits until all that a fault has hit has ended."""

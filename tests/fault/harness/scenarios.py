@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kombu.exceptions import OperationalError
+
 from tests.fault.harness import faults, moments, sending
 from tests.fault.harness.app import OURS, SYSTEMS
 from tests.fault.harness.outcome import Outcome, finish
@@ -36,6 +38,7 @@ class Scenario:
         durable: whether the Redis servers keep what they have acknowledged when they are killed.
         go: whether a Go worker takes tasks too.
         lease: seconds, where they are part of the scenario.
+        longest: how long a task takes at the most, in leases, where it is long.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Scenario:
     durable: bool = False
     go: bool = False
     lease: float | None = None
+    longest: float = 0.0
 
 
 def run(
@@ -64,15 +68,21 @@ def run(
     """Runs a scenario once, on servers (but for *rabbit*, when given) and with workers of its own."""
     if scenario.lease is not None:
         plan = replace(plan, lease=scenario.lease, patience=plan.patience + scenario.lease)
+    plan = replace(plan, patience=plan.patience + scenario.longest * plan.lease)
     with closing(Site(system, broker, directory, plan.lease, scenario.durable, rabbit)) as site:
         this = Run(site, plan, scenario.send, scenario.pool, scenario.concurrency, scenario.proxied)
         this.start_workers(scenario.workers)
         if scenario.go:
             site.start_go()
         began = time.time()
-        scenario.fault(this)
-        this.wait_sent()
-        return finish(this, began, scenario.go)
+        trouble = ""
+        try:
+            scenario.fault(this)
+            this.wait_sent()
+        except (AssertionError, OperationalError) as error:
+            # What is lost is counted all the same.
+            trouble = str(error)
+        return finish(this, began, scenario.go, trouble)
 
 
 _ALL = (
@@ -113,6 +123,7 @@ _ALL = (
         faults.nothing,
         brokers=(REDIS,),
         send=sending.long,
+        longest=sending.TIMES_LEASE,
     ),
     Scenario("cut", "every connection cut every 0.2 s", faults.cut, proxied=2),
     Scenario("freeze", "SIGSTOP past the lease, then SIGCONT", faults.freeze),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from tests.fault.harness.proxy import Proxy
 from tests.support.golang import GoWorker
 from tests.support.python_worker import PythonWorker
 from tests.support.services import RabbitServer, RedisServer, Server
-from tests.support.waiting import wait_for
 
 __all__ = ["AMQP", "BROKERS", "REDIS", "Site", "children"]
 
@@ -118,15 +118,21 @@ class Site:
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.popen.wait()
 
-    def stop_workers(self) -> None:
-        """Ends all that still run in order, as a process manager does: SIGTERM to the main process."""
+    def stop_workers(self) -> str:
+        """Ends all that still run in order, as a process manager does; returns what was left of who did not end."""
         running = [worker for worker in self.workers if worker.process.running()]
         for worker in running:
             os.kill(worker.process.pid, signal.SIGTERM)
+        hung = ""
         for worker in running:
-            wait_for(lambda worker=worker: not worker.process.running(), STOP_SECONDS, worker.process.tail)  # type: ignore[misc]
+            try:
+                worker.process.popen.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                hung += f"a worker did not stop in {STOP_SECONDS:g} s\n{worker.process.tail()}\n"
+                worker.kill()
         for go in self.go_workers:
             go.kill()
+        return hung
 
     # -- what is left
 
