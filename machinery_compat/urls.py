@@ -289,8 +289,8 @@ def _kind(url: str, table: tuple[tuple[str, str], ...], failure: str) -> str:
     supported = ", ".join(prefix for prefix, _ in table)
     extras = ", ".join(dict.fromkeys(kind for _, kind in table if kind not in _NO_DRIVER))
     raise errors.ConfigError(
-        f"{failure}: {redact(url)} (supported: {supported}; drivers come with the extra of that name, "
-        f"pip install 'machinery-compat[NAME]': {extras})"
+        f"{failure}: {redact(url)} (supported: {supported}, with drivers from the extras {extras}: "
+        "pip install 'machinery-compat[NAME]')"
     )
 
 

@@ -69,7 +69,6 @@ def combination(flavor: str, store: str) -> Any:
 
 
 COMBINATIONS = [
-    combination("v2-redigo", "memcache"),
     combination("v2-amqp", "memcache"),
     combination("v1-redis", "memcache3"),
     combination("v2-goredis", "mongodb"),

@@ -255,7 +255,9 @@ def test_an_unknown_backend_is_refused_with_what_is_supported(url: str) -> None:
     assert f"Factory failed with result backend: {urls.redact(url)}" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "mongodb+srv://" in str(caught.value)
-    assert "pip install 'machinery-compat[NAME]': amqp, memcache, redis, mongodb, dynamodb)" in str(caught.value)
+    assert "the extras amqp, memcache, redis, mongodb, dynamodb: pip install 'machinery-compat[NAME]')" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(
