@@ -66,7 +66,13 @@ class RedisBackend(Backend):
             "max_connections": conf.redis_max_connections,
             "health_check_interval": conf.get("redis_backend_health_check_interval"),
         }
-        return redis_client.client_for(self.url, options, tls=conf.redis_backend_use_ssl, kind=StoreClient)
+        return redis_client.client_for(self.url, options, conf.redis_backend_use_ssl, self.servers, StoreClient)
+
+    @cached_property
+    def servers(self) -> redis_client.Servers:
+        """What the servers of the URL are."""
+        config = self.app.machinery.config.redis_settings
+        return redis_client.Servers.of(config, self.app.conf.result_backend_transport_options)
 
     @cached_property
     def _store_script(self) -> Any:

@@ -247,6 +247,8 @@ class Caretaker(threading.Thread):
                 if self._stopping.is_set():
                     return
                 logger.warning("leases and delayed tasks wait for Redis: %s; trying again", exc)
+                # Nobody else could renew a lease either: all come first to that when it is back.
+                self._next_renewal, self._next_look = 0.0, time.monotonic() + self.lease / RENEWALS
                 pause = ERROR_PAUSE
             except Exception:
                 logger.exception("leases and delayed tasks are looked at again in a moment")

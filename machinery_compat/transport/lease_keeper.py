@@ -5,8 +5,8 @@ Where tasks run in the worker's process, a task may hold Python's lock for longe
 process does it as long as the worker lives and is not stopped. It renews and nothing else: it
 never takes a lease back that others have taken away.
 
-The process runs this file by its path and imports nothing else of this package, so that it is
-small. It reads JSON lines from its standard input and ends with it.
+The process runs this file by its path and imports nothing else of this package but what it
+needs to reach sentinels, so that it is small. It reads JSON lines from its standard input and ends with it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import contextlib
 import json
 import logging
 import os
+import runpy
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -34,6 +36,8 @@ RENEWALS = 3
 END_TIMEOUT = 2.0
 #: Runs this file without putting its folder, where another ``redis`` lies, on the path.
 BOOTSTRAP = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+#: What knows of sentinels, run by its path too.
+SENTINEL = Path(__file__).parents[1] / "redis_sentinel.py"
 #: By the names of their classes, how a connection is made.
 CONNECTIONS = {
     kind.__name__: kind for kind in (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
@@ -137,6 +141,14 @@ def _lines(timeout: float, rest: bytearray) -> list[bytes] | None:
     return lines
 
 
+def _pool(setup: Mapping[str, Any]) -> Any:
+    kind, params = setup["connection"], setup["params"]
+    if "sentinels" in params:
+        known = runpy.run_path(str(SENTINEL))
+        return known["pool_of"]({**params, "connection_class": known[kind]})
+    return redis.ConnectionPool(connection_class=CONNECTIONS[kind], **params)
+
+
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         # The worker may need a long time for its warm shutdown.
@@ -152,8 +164,7 @@ def _main() -> None:
                 leases = json.loads(line)
                 continue
             setup = json.loads(line)
-            pool = redis.ConnectionPool(connection_class=CONNECTIONS[setup["connection"]], **setup["params"])
-            renew = redis.Redis(connection_pool=pool).register_script(setup["script"])
+            renew = redis.Redis(connection_pool=_pool(setup)).register_script(setup["script"])
             period = setup["lease"] / RENEWALS
         if setup is None:
             continue

@@ -87,12 +87,26 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
             "health_check_interval": self.health_check_interval,
             "client_name": self.client_name,
         }
-        params = redis_client.connection_params(self.url, options, tls=client.ssl)
+        params = redis_client.connection_params(self.url, options, client.ssl, self.servers)
         connection_class = params.get("connection_class", redis.Connection)
         if asynchronous:
             connection_class = self._watched(connection_class)
         params["connection_class"] = connection_class
         return params
+
+    def _get_pool(self, asynchronous: bool = False) -> redis.ConnectionPool:
+        params = self._connparams(asynchronous)
+        self.keyprefix_fanout: str = self.keyprefix_fanout.format(db=params["db"])
+        pool = redis_client.pool_of(params)
+        # Kombu closes the connections to the sentinels together with the pool.
+        manager = "_async_sentinel_manager" if asynchronous else "_sentinel_manager"
+        setattr(self, manager, getattr(pool, "sentinel_manager", None))
+        return pool
+
+    @cached_property
+    def servers(self) -> redis_client.Servers:
+        """What the servers of the URL are."""
+        return redis_client.Servers.of(self.border.redis, self.connection.client.transport_options)
 
     @cached_property
     def url(self) -> str:
@@ -386,6 +400,8 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     scheme = "redis"
     #: The URL is Machinery's and is read as Machinery reads it, not by Kombu.
     can_parse_url = True
+    #: Nothing is tried again below a batch, and no URL can say otherwise: Kombu need not look into it.
+    supports_batch_publish = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -366,3 +367,105 @@ class RabbitServer(Server):
     def close_connections(self, reason: str = "test") -> None:
         """Cut all clients off; they may connect again at once."""
         self.ctl("close_all_connections", reason)
+
+
+class SentinelServer(RedisServer):
+    """One sentinel of a :class:`RedisGroup`."""
+
+    def __init__(self, name: str, master: RedisServer, quorum: int, password: str | None = None) -> None:
+        super().__init__()
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {self.directory}",
+            f"sentinel monitor {name} 127.0.0.1 {master.port} {quorum}",
+            f"sentinel down-after-milliseconds {name} 500",
+            f"sentinel failover-timeout {name} 5000",
+        ]
+        if master.password is not None:
+            lines.append(f"sentinel auth-pass {name} {master.password}")
+        if password is not None:
+            lines += [f"requirepass {password}", f"sentinel sentinel-pass {password}"]
+        self.password = password
+        # It writes what it learns into this file.
+        self.config = self.directory / "sentinel.conf"
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def _command(self) -> Sequence[str | Path]:
+        return [redis_binary(), self.config, "--sentinel"]
+
+
+class RedisGroup:
+    """A master, a replica of it and three sentinels, which make the replica the master within two seconds."""
+
+    SENTINELS = 3
+
+    def __init__(self, name: str = "chief", password: str | None = None, sentinel_password: str | None = None) -> None:
+        self.name = name
+        self.password, self.sentinel_password = password, sentinel_password
+        self.servers: list[RedisServer] = []
+        self.sentinels: list[SentinelServer] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self.servers = [self._server()]
+            self.servers.append(self._server({"replicaof": f"127.0.0.1 {self.servers[0].port}"}))
+            for _ in range(self.SENTINELS):
+                sentinel = SentinelServer(self.name, self.servers[0], 2, self.sentinel_password)
+                self.sentinels.append(self._stack.enter_context(sentinel))
+            wait_for(self._complete, 20, "the sentinels do not find each other and the replica")
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _server(self, options: Mapping[str, str] | None = None) -> RedisServer:
+        options = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", **(options or {})}
+        if self.password is not None:
+            options["masterauth"] = self.password
+        return self._stack.enter_context(RedisServer(password=self.password, options=options))
+
+    def _complete(self) -> bool:
+        for sentinel in self.sentinels:
+            with closing(sentinel.client()) as client:
+                seen = client.sentinel_master(self.name)
+                if seen["num-other-sentinels"] < self.SENTINELS - 1 or not client.sentinel_slaves(self.name):
+                    return False
+        return self._in_sync()
+
+    def _in_sync(self) -> bool:
+        with closing(self.master().client()) as client:
+            replicas = client.info("replication")
+            return bool(replicas["connected_slaves"] and replicas["slave0"]["state"] == "online")
+
+    def master(self) -> RedisServer:
+        """The server that the first sentinel takes for the master."""
+        with closing(self.sentinels[0].client()) as client:
+            _, port = client.sentinel_get_master_addr_by_name(self.name)
+        return next(server for server in self.servers if server.port == port)
+
+    def fail_over(self, how: Callable[[RedisServer], None] = Server.kill) -> RedisServer:
+        """Ends the master once the replica has what it has, and waits for the new one; returns the old."""
+        old = self.master()
+        with closing(old.client()) as client:
+            client.wait(1, 5000)
+        how(old)
+        wait_for(lambda: self.master() is not old and self._is_master(self.master()), 20, "no failover")
+        return old
+
+    @staticmethod
+    def _is_master(server: RedisServer) -> bool:
+        with closing(server.client()) as client:
+            return bool(client.info("replication")["role"] == "master")
+
+    def url(self, db: int = 0) -> str:
+        """The list of the sentinels, with the password of the master."""
+        credentials = "" if self.password is None else f":{self.password}@"
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis://{credentials}{hosts}/{db}"
+
+    def client(self, db: int = 0) -> Redis:
+        """A new client of the present master, which the caller closes."""
+        return self.master().client(db)

@@ -36,6 +36,7 @@ class Scenario:
         durable: whether the Redis servers keep what they have acknowledged when they are killed.
         go: whether a Go worker takes tasks too.
         lease: seconds, where they are part of the scenario.
+        sentinels: whether broker and store are one Redis with a replica, behind sentinels.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Scenario:
     durable: bool = False
     go: bool = False
     lease: float | None = None
+    sentinels: bool = False
 
 
 def run(
@@ -64,7 +66,7 @@ def run(
     """Runs a scenario once, on servers (but for *rabbit*, when given) and with workers of its own."""
     if scenario.lease is not None:
         plan = replace(plan, lease=scenario.lease, patience=plan.patience + scenario.lease)
-    with closing(Site(system, broker, directory, plan.lease, scenario.durable, rabbit)) as site:
+    with closing(Site(system, broker, directory, plan.lease, scenario.durable, rabbit, scenario.sentinels)) as site:
         this = Run(site, plan, scenario.send, scenario.pool, scenario.concurrency, scenario.proxied)
         this.start_workers(scenario.workers)
         if scenario.go:
@@ -118,6 +120,14 @@ _ALL = (
     Scenario("freeze", "SIGSTOP past the lease, then SIGCONT", faults.freeze),
     Scenario("stall", "a worker's connections to the broker stall past the lease", faults.stall, proxied=1),
     Scenario("restart-broker", "kill -9 of the broker, and its restart", faults.restart_broker, durable=True),
+    Scenario(
+        "sentinel-failover",
+        "kill -9 of the master behind three sentinels",
+        faults.fail_over,
+        brokers=(REDIS,),
+        systems=(OURS,),
+        sentinels=True,
+    ),
     Scenario("store-down", "the store of results down while tasks end", faults.store_down, durable=True),
     Scenario(
         "go-beside",

@@ -1,0 +1,65 @@
+"""Connections to the master that Redis Sentinel names, made anew when another one takes over.
+
+redis-py asks the sentinels for each new connection, and takes the word of a server that has become
+a replica for a lost connection. This module does so for all words with which a server says that it
+cannot be the master now, and gives up a sentinel that does not answer in time.
+
+The process that keeps leases imports this file by its path, so it imports nothing else of this package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
+
+__all__ = ["MasterConnection", "TLSMasterConnection", "pool_of"]
+
+#: What go-redis allows a sentinel for a connection and for an answer, in seconds.
+CONNECT_TIMEOUT: Final = 5.0
+ANSWER_TIMEOUT: Final = 3.0
+#: The answers, also out of a script, of a server that is no master any more, or has just ceased to be it.
+NO_MASTER: Final = re.compile(r"(?:^|[ -])(?:READONLY|MASTERDOWN|UNBLOCKED) ")
+
+
+class MasterConnection(SentinelManagedConnection):  # type: ignore[misc]
+    """A connection to whoever is the master when it connects."""
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except redis.ResponseError as exc:
+            if not isinstance(exc, redis.exceptions.MasterDownError) and not NO_MASTER.search(str(exc)):
+                raise
+            # With the next command the sentinels are asked again.
+            self.disconnect()
+            raise redis.ConnectionError(f"the master takes no commands now: {exc}") from exc
+
+
+class TLSMasterConnection(MasterConnection, redis.SSLConnection):  # type: ignore[misc]
+    """The same over TLS."""
+
+
+def pool_of(params: Mapping[str, Any]) -> SentinelConnectionPool:
+    """A pool of connections to a master.
+
+    Args:
+        params: the arguments of a connection, with ``sentinels``, ``master_name`` and ``sentinel_options``.
+    """
+    options = dict(params)
+    sentinels = Sentinel(
+        [tuple(one) for one in options.pop("sentinels")],
+        sentinel_kwargs={
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "socket_timeout": ANSWER_TIMEOUT,
+            # The next one is asked at once.
+            "retry": Retry(NoBackoff(), 0),
+            **options.pop("sentinel_options"),
+        },
+    )
+    return SentinelConnectionPool(options.pop("master_name"), sentinels, **options)
