@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
+from redis import Redis
 
 from tests.fault.harness.app import Settings, make
 from tests.fault.harness.proxy import Proxy
@@ -85,6 +86,10 @@ class Site:
             broker = broker.replace(f":{self.broker.port}/", f":{self.broker_proxy.port}/")
             store = store.replace(f":{self.store.port}/", f":{self.store_proxy.port}/")
         return Settings(self.system, broker, store, self.queue, self.lease)
+
+    def store_client(self) -> Redis:
+        """A client of the store of results, which the caller closes."""
+        return self.store.client() if self.group is None else self.group.client(1)
 
     # -- workers
 
