@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import redis
 
-from machinery_compat import errors, redis_sentinel, urls
+from machinery_compat import redis_cluster, redis_sentinel, urls
 
 if TYPE_CHECKING:
     from machinery_compat.config import RedisConfig
@@ -77,6 +77,10 @@ class Servers:
     def are_sentinels(self, address: urls.RedisAddress) -> bool:
         return bool(self.master_name) and not address.unix_socket
 
+    def are_cluster_at(self, url: str) -> bool:
+        """Whether the servers of a URL are a cluster."""
+        return self.are_cluster(_address(url))
+
     def are_cluster(self, address: urls.RedisAddress) -> bool:
         many = self.cluster or len(address.hosts) > 1
         return many and not self.master_name and not address.unix_socket
@@ -87,8 +91,9 @@ def connection_params(
 ) -> dict[str, Any]:
     """The arguments of a redis-py connection pool for a Machinery URL.
 
-    Of sentinels the dict has ``sentinels``, their ``(host, port)`` pairs, with ``master_name`` and
-    ``sentinel_options`` in the place of a host and a port; :func:`pool_of` knows them.
+    In the place of a host and a port it has the ``(host, port)`` pairs of a cluster as ``nodes``, for
+    :mod:`machinery_compat.redis_cluster`, and those of sentinels as ``sentinels``, with ``master_name``
+    and ``sentinel_options``, for :mod:`machinery_compat.redis_sentinel`.
 
     Args:
         url: any form of Machinery's ``redis://``, ``rediss://`` and ``redis+socket://``.
@@ -97,7 +102,7 @@ def connection_params(
         servers: what they are.
 
     Raises:
-        ConfigError: the URL is not one of these, or names several servers.
+        ConfigError: the URL is not one of these.
     """
     servers = servers or Servers()
     address = _address(url)
@@ -123,10 +128,16 @@ def connection_params(
         )
         return params
     if servers.are_cluster(address):
-        raise errors.ConfigError(
-            f"{urls.redact(url)} names several Redis servers; clusters are not supported yet, "
-            "and sentinels need redis.master_name"
+        # As in Go, whatever the URL says: a cluster has one database.
+        params.update(
+            db=0,
+            nodes=[(host or "localhost", port) for host, port in address.hosts],
+            connection_class=redis_cluster.TLSSlotConnection if secure else redis_cluster.SlotConnection,
+            **({"ssl": True, **secure} if secure else {}),
         )
+        if servers.answer_timeout:
+            params["socket_timeout"] = min(params.get("socket_timeout", servers.answer_timeout), servers.answer_timeout)
+        return params
     host, port = address.hosts[0]
     params.update(host=host, port=port)
     if secure:
@@ -163,8 +174,11 @@ def client_for(
     servers: Servers | None = None,
     kind: type[redis.Redis] = redis.Redis,
 ) -> redis.Redis:
-    """A client, of a class that the caller chooses, with its own pool of connections."""
-    return kind(connection_pool=pool_of(connection_params(url, options, tls, servers)))
+    """A client, of a class that the caller chooses, with its own pool of connections; of a cluster that of clusters."""
+    params = connection_params(url, options, tls, servers)
+    if "nodes" in params:
+        return redis_cluster.client_of(params)
+    return kind(connection_pool=pool_of(params))
 
 
 def same_server(one: str, other: str) -> bool:

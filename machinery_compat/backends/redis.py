@@ -154,7 +154,6 @@ class RedisBackend(Backend):
         self.client.execute_command(*self._set(meta.group_uuid, meta.encode()))
 
     def group_completed(self, uuid: str, count: int) -> bool:
-        # The frontier's key shares no slot with the members; clusters are not supported yet.
         try:
             return bool(self._completed_script(keys=[uuid, f"{uuid}:frontier"], args=[self.expiry]))
         except redis.ResponseError as exc:
@@ -162,7 +161,7 @@ class RedisBackend(Backend):
             raise errors.BackendError(f"group {uuid}: the document of {missing} is missing or has expired") from exc
 
     def trigger_chord(self, uuid: str) -> bool:
-        with _Mutex(self.client):
+        with Mutex(self.client):
             meta = self.group_meta(uuid)
             if meta is None:
                 raise self.group_missing(uuid)
@@ -173,7 +172,7 @@ class RedisBackend(Backend):
             return True
 
     def add_member(self, uuid: str, member: str, described: str) -> None:
-        with _Mutex(self.client):
+        with Mutex(self.client):
             meta = self.group_meta(uuid)
             if meta is None:
                 raise self.group_missing(uuid)
@@ -221,7 +220,7 @@ class RedisBackend(Backend):
         self.client.delete(uuid)
 
 
-class _Mutex:
+class Mutex:
     """Go's redsync mutex over ``ChordTriggered``: the same key, value and release."""
 
     def __init__(self, client: redis.Redis) -> None:

@@ -329,6 +329,11 @@ class TaskChannel:
             raise errors.ConfigError(NOT_ENABLED)
 
 
+def unreadable_delayed(exc: Exception) -> str:
+    """Why a delayed task is buried that is none."""
+    return f"Could not unmarshal a delayed task into a task signature: {exc}"
+
+
 def border_of(transport_options: Mapping[str, Any] | None) -> Border:
     border = (transport_options or {}).get(OPTION)
     return border if isinstance(border, Border) else Border()

@@ -178,6 +178,7 @@ class Claim:
         self.waiting = False
         self._since = 0.0
         self._connection: redis.Connection | None = None
+        self._pool: redis.ConnectionPool | None = None
         self._client_id = 0
         #: While the server refuses to hand anything out; in seconds of time.monotonic().
         self._paused_until: float | None = None
@@ -213,7 +214,8 @@ class Claim:
 
     def _connect(self) -> None:
         if self._connection is None:
-            self._connection = self.channel.pool.get_connection()
+            self._pool = self.channel.pool_for(self.queue)
+            self._connection = self._pool.get_connection()
         self._connection.connect()
         # A reader blocked by the server can only be woken through another connection.
         self._connection.send_command("CLIENT", "ID")
@@ -263,7 +265,7 @@ class Claim:
             return
         try:
             if self.waiting:
-                self.channel.commands.client_unblock(self._client_id)
+                self.channel.client_for(self.queue).client_unblock(self._client_id)
                 body = self._connection.read_response()
                 if body is not None:
                     self.channel.put_back(Claimed(None, body, self.keys))
@@ -273,7 +275,8 @@ class Claim:
         finally:
             self.waiting = False
             self._connection.disconnect()
-            self.channel.pool.release(self._connection)
+            assert self._pool is not None
+            self._pool.release(self._connection)
             self._connection = None
 
 

@@ -6,7 +6,8 @@ process does it as long as the worker lives and is not stopped. It renews and no
 never takes a lease back that others have taken away.
 
 The process runs this file by its path and imports nothing else of this package but what it
-needs to reach sentinels, so that it is small. It reads JSON lines from its standard input and ends with it.
+needs to reach sentinels or a cluster, so that it is small. It reads JSON lines from its standard
+input and ends with it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ RENEWALS = 3
 END_TIMEOUT = 2.0
 #: Runs this file without putting its folder, where another ``redis`` lies, on the path.
 BOOTSTRAP = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
-#: What knows of sentinels, run by its path too.
-SENTINEL = Path(__file__).parents[1] / "redis_sentinel.py"
+#: What knows of sentinels, and of clusters, run by its path too.
+SENTINEL, CLUSTER = (Path(__file__).parents[1] / f"redis_{name}.py" for name in ("sentinel", "cluster"))
 #: By the names of their classes, how a connection is made.
 CONNECTIONS = {
     kind.__name__: kind for kind in (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
@@ -141,12 +142,14 @@ def _lines(timeout: float, rest: bytearray) -> list[bytes] | None:
     return lines
 
 
-def _pool(setup: Mapping[str, Any]) -> Any:
+def _client(setup: Mapping[str, Any]) -> Any:
     kind, params = setup["connection"], setup["params"]
+    if "nodes" in params:
+        return runpy.run_path(str(CLUSTER))["client_of"](params)
     if "sentinels" in params:
         known = runpy.run_path(str(SENTINEL))
-        return known["pool_of"]({**params, "connection_class": known[kind]})
-    return redis.ConnectionPool(connection_class=CONNECTIONS[kind], **params)
+        return redis.Redis(connection_pool=known["pool_of"]({**params, "connection_class": known[kind]}))
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=CONNECTIONS[kind], **params))
 
 
 def _main() -> None:
@@ -164,7 +167,7 @@ def _main() -> None:
                 leases = json.loads(line)
                 continue
             setup = json.loads(line)
-            renew = redis.Redis(connection_pool=_pool(setup)).register_script(setup["script"])
+            renew = _client(setup).register_script(setup["script"])
             period = setup["lease"] / RENEWALS
         if setup is None:
             continue

@@ -17,8 +17,8 @@ Transport options, beside those of Kombu's own Redis transport:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from time import time_ns
 from typing import Any
 from urllib.parse import quote
@@ -45,6 +45,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
 
     QoS = ClaimQoS
     Message = TaskMessage
+    Caretaker = Caretaker
 
     ack_emulation = False
     max_connections = 1000
@@ -141,8 +142,20 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
     def commands(self) -> redis.Redis:
         """The client for everything that does not block."""
         if self._commands is None:
-            self._commands = self._create_client()
+            self._commands = self._create_commands()
         return self._commands
+
+    def _create_commands(self) -> redis.Redis:
+        """Makes a client for tasks, which are kept apart from what is Kombu's where Redis is a cluster."""
+        return self._create_client()
+
+    def pool_for(self, queue: str) -> redis.ConnectionPool:
+        """The pool whose connections lead to the server of a queue."""
+        return self.pool
+
+    def client_for(self, queue: str) -> redis.Redis:
+        """A client of the server of a queue, for commands that concern one server."""
+        return self.commands
 
     # -- publishing
 
@@ -157,10 +170,13 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         if batch is not None:
             self._send(batch.add, message, body)
         else:
-            with self.commands.pipeline(transaction=False) as pipe:
-                self._send(lambda name, *args: pipe.execute_command(*_command(name, args)), message, body)
-                pipe.execute()
+            self._publish(message, body)
         return None
+
+    def _publish(self, message: Signature, body: bytes) -> None:
+        with self.commands.pipeline(transaction=False) as pipe:
+            self._send(lambda name, *args: pipe.execute_command(*command_of(name, args)), message, body)
+            pipe.execute()
 
     def _send(self, command: base.Command, signature: Signature, body: bytes) -> None:
         self.border.before_publish(signature, self.url, command)
@@ -168,18 +184,8 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         if due is not None and due > time_ns():
             # The score goes out as text: a float would lose its last digits here already.
             command("execute_command", "ZADD", self.delayed_tasks_key, due, body)
-        elif signature.priority:
-            command(
-                "execute_command",
-                "EVAL",
-                lua("publish_priority"),
-                1,
-                signature.routing_key,
-                body,
-                signature.priority,
-            )
         else:
-            command("execute_command", "RPUSH", signature.routing_key, body)
+            push(partial(command, "execute_command"), signature.routing_key, body, signature.priority)
 
     # -- consuming
 
@@ -209,8 +215,8 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
     def _start_claim(self, queue: str) -> None:
         lease = self.lease_time
         if self._caretaker is None:
-            self._caretaker = Caretaker(
-                self._create_client,
+            self._caretaker = self.Caretaker(
+                self._create_commands,
                 self.border,
                 lease=lease,
                 slots=self.slots,
@@ -313,17 +319,17 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
 
     def park(self, claimed: Claimed, seconds: float) -> None:
         """Lets a claimed message wait among the delayed tasks, which bring it to the queue's tail."""
+        due, what = self._parked(claimed, seconds)
+        keys = (claimed.keys.inflight, self.delayed_tasks_key)
+        self.commands.eval(lua("park"), 2, *keys, claimed.body, due, what)
+
+    @staticmethod
+    def _parked(claimed: Claimed, seconds: float) -> tuple[int, bytes]:
+        """When a message that waits is due, in Unix ns, and what waits."""
         signature = base.decode(claimed.body)
         signature.routing_key = claimed.keys.queue
-        self.commands.eval(
-            lua("park"),
-            2,
-            claimed.keys.inflight,
-            self.delayed_tasks_key,
-            claimed.body,
-            time_ns() + int(seconds * 1e9),
-            base.redelivered(signature.encode(), base.deliveries(claimed.body)),
-        )
+        what = base.redelivered(signature.encode(), base.deliveries(claimed.body))
+        return time_ns() + int(seconds * 1e9), what
 
     def bury(self, claimed: Claimed, reason: str) -> None:
         """Keeps a message that nobody can run in ``<queue>:dead``, with the reason."""
@@ -388,7 +394,16 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
             self._caretaker = None
 
 
-def _command(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def push(execute: Callable[..., Any], queue: str, body: bytes, priority: int) -> None:
+    """Puts a message into a queue, in front of those with a lower priority."""
+    if priority:
+        execute("EVAL", lua("publish_priority"), 1, queue, body, priority)
+    else:
+        execute("RPUSH", queue, body)
+
+
+def command_of(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A command of a batch as a client takes it."""
     return args if name == "execute_command" else (name, *args)
 
 
@@ -406,6 +421,19 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = ClaimingPoller()
+        if self.is_cluster():
+            from machinery_compat.transport.redis_cluster import Channel as ClusterChannel
+
+            self.Channel = ClusterChannel
+            self.supports_batch_publish = False
+
+    def is_cluster(self) -> bool:
+        """Whether the servers of the URL are a cluster."""
+        url = str(self.client.hostname or "").removeprefix(base.FAILOVER_PREFIX)
+        # What Kombu has taken apart is the URL of one server.
+        url = url if "://" in url else "redis://one"
+        options = self.client.transport_options or {}
+        return redis_client.Servers.of(base.border_of(options).redis, options).are_cluster_at(url)
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         uri = uri.removeprefix(base.FAILOVER_PREFIX)

@@ -1,4 +1,4 @@
-"""Redis behind sentinels, with Go's go-redis driver on the other side of the queue."""
+"""Redis behind sentinels and Redis Cluster, with Go's go-redis driver on the other side of the queue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.interop.conftest import Fleet
 from tests.interop.test_matrix import alternating, of_go
 from tests.support.golang import arg, signature
 from tests.support.python_worker import PythonWorker
-from tests.support.services import RedisGroup
+from tests.support.services import RedisClusterServers, RedisGroup
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.go, pytest.mark.redis]
@@ -71,10 +71,46 @@ def pair(
         made.server.app.close()
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RedisClusterServers]:
+    with RedisClusterServers(password=PASSWORD) as started:
+        yield started
+
+
+@pytest.fixture(params=["v2-goredis", "v1-redis"])
+def on_cluster(
+    request: pytest.FixtureRequest,
+    cluster: RedisClusterServers,
+    names: Names,
+    tmp_path: Path,
+    go_worker: GoWorkerFactory,
+    go_client: GoClientFactory,
+) -> Iterator[GroupFleet]:
+    """A Go and a Python worker on one queue of a cluster."""
+    url, lock = cluster.url(), cluster.url().replace("redis://:", "redis://")
+    settings = {"cluster_enabled": True}
+    with ExitStack() as stack:
+        made = GroupFleet(request.param, url, url, names, tmp_path, stack, go_worker, go_client, "", settings, lock)
+        made.go()
+        made.python()
+        yield made
+        made.server.app.close()
+
+
 def test_both_ways(pair: GroupFleet) -> None:
     tasks_of_both(pair)
     workflows_of_both(pair)
     delays_of_both(pair)
+
+
+def test_both_ways_on_a_cluster(on_cluster: GroupFleet) -> None:
+    tasks_of_both(on_cluster)
+    workflows_of_both(on_cluster)
+    delays_of_both(on_cluster)
+    lock = lock_for(on_cluster.lock, on_cluster.config(), retries=0)
+    key = f"lock-{on_cluster.names.queue}"
+    lock.lock_with_retries(key, 2**62)
+    assert on_cluster.client.request(op="lock", key=key, until=2**62).get("error")
 
 
 def tasks_of_both(pair: Fleet) -> None:

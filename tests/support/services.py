@@ -21,6 +21,7 @@ import pymongo
 import pymongo.errors
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -469,3 +470,50 @@ class RedisGroup:
     def client(self, db: int = 0) -> Redis:
         """A new client of the present master, which the caller closes."""
         return self.master().client(db)
+
+
+class RedisClusterServers:
+    """Three Redis servers that share the slots."""
+
+    SLOTS = 16384
+
+    def __init__(self, count: int = 3, password: str | None = None) -> None:
+        self.password = password
+        self.servers = [self._server() for _ in range(count)]
+        self._stack = ExitStack()
+
+    def _server(self) -> RedisServer:
+        options = {"cluster-enabled": "yes", "cluster-port": str(free_port()), "cluster-node-timeout": "5000"}
+        return RedisServer(password=self.password, options=options)
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            for server in self.servers:
+                self._stack.enter_context(server)
+            share = -(-self.SLOTS // len(self.servers))
+            first = self.servers[0]
+            for number, server in enumerate(self.servers):
+                with closing(server.client()) as client:
+                    last = min((number + 1) * share, self.SLOTS) - 1
+                    client.execute_command("CLUSTER ADDSLOTSRANGE", number * share, last)
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.options["cluster-port"])
+            wait_for(lambda: all(map(self._is_complete, self.servers)), 20, "no cluster")
+            self._stack = self._stack.pop_all()
+        return self
+
+    def _is_complete(self, server: RedisServer) -> bool:
+        with closing(server.client()) as client:
+            state = client.execute_command("CLUSTER INFO")
+            return state["cluster_state"] == "ok" and int(state["cluster_known_nodes"]) == len(self.servers)
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def url(self) -> str:
+        credentials = "" if self.password is None else f":{self.password}@"
+        return f"redis://{credentials}" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def client(self) -> RedisCluster:
+        """A new client, which the caller closes."""
+        nodes = [ClusterNode("127.0.0.1", server.port) for server in self.servers]
+        return RedisCluster(startup_nodes=nodes, password=self.password)
