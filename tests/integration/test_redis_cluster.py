@@ -28,8 +28,7 @@ from tests.support.workers import read_journal
 
 pytestmark = pytest.mark.redis
 
-WAIT = 20
-PASSWORD = "secret"
+PASSWORD, WAIT = "of-the-cluster", 20
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +165,7 @@ def test_one_server_that_is_said_to_be_a_node(cluster: RedisClusterServers, name
 
 
 def test_locks(place: Place) -> None:
-    one = lock_for(place.url.replace("redis://:", "redis://"), Config(), retries=0)
+    one = lock_for(place.url, Config(), retries=0)
     held = [f"lock-{place.queue}-{n}" for n in range(10)]
     for key in held:
         one.lock_with_retries(key, time.time_ns() + 10**10)

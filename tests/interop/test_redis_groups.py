@@ -60,7 +60,7 @@ def pair(
 ) -> Iterator[GroupFleet]:
     """A Go and a Python worker on one queue."""
     settings = {"master_name": group.name, "sentinel_password": SENTINEL_PASSWORD}
-    lock = group.url().removesuffix("/0").replace("redis://:", "redis://")
+    lock = group.url().removesuffix("/0")
     with ExitStack() as stack:
         made = GroupFleet(
             "v2-goredis", group.url(2), group.url(3), names, tmp_path, stack, go_worker, go_client, "", settings, lock
@@ -87,7 +87,7 @@ def on_cluster(
     go_client: GoClientFactory,
 ) -> Iterator[GroupFleet]:
     """A Go and a Python worker on one queue of a cluster."""
-    url, lock = cluster.url(), cluster.url().replace("redis://:", "redis://")
+    url, lock = cluster.url(), cluster.url()
     settings = {"cluster_enabled": True}
     with ExitStack() as stack:
         made = GroupFleet(request.param, url, url, names, tmp_path, stack, go_worker, go_client, "", settings, lock)

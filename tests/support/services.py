@@ -463,7 +463,7 @@ class RedisGroup:
 
     def url(self, db: int = 0) -> str:
         """The list of the sentinels, with the password of the master."""
-        credentials = "" if self.password is None else f":{self.password}@"
+        credentials = "" if self.password is None else f"{self.password}@"
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return f"redis://{credentials}{hosts}/{db}"
 
@@ -510,7 +510,7 @@ class RedisClusterServers:
         self._stack.close()
 
     def url(self) -> str:
-        credentials = "" if self.password is None else f":{self.password}@"
+        credentials = "" if self.password is None else f"{self.password}@"
         return f"redis://{credentials}" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
     def client(self) -> RedisCluster:

@@ -113,8 +113,12 @@ func ParseRedis(raw string) (RedisAddress, error) {
 	}
 	address := RedisAddress{Host: parsed.Host + list}
 	if parsed.User != nil {
+		var both bool
 		address.User = parsed.User.Username()
-		address.Password, _ = parsed.User.Password()
+		if address.Password, both = parsed.User.Password(); !both {
+			// A word alone is a password, as in Machinery v1.
+			address.User, address.Password = "", address.User
+		}
 	}
 	if path := strings.Trim(parsed.Path, "/"); path != "" {
 		if address.DB, err = strconv.Atoi(path); err != nil {
