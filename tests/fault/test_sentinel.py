@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -116,12 +117,14 @@ def test_every_task_ends_when_the_master_goes(place: Place, how: Callable[[Redis
     place.results.append(place.server.app.send_task("py_add", [1, 2], eta=eta))
     wait_for(lambda: len(place.times_run()) >= 40, 30, "no task runs")
 
+    waiter = place.stack.enter_context(ThreadPoolExecutor(1)).submit(place.results[-1].get, timeout=60)
     old = place.group.fail_over(how)
     # Who sends now goes to the new master.
     place.send(20)
     chord = Chord(Group(*(new_signature("py_add", n) for n in range(5))), new_signature("py_add"))
     assert place.server.send_chord(chord).get_with_timeout(40) == [10]
     place.wait_all_ended()
+    assert waiter.result(60) == 3
 
     runs = place.times_run()
     assert {result.id for result in place.results} <= runs.keys()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from celery import chain, chord, group
 from redis.cluster import RedisCluster
+from redis.exceptions import RedisError
 
 from machinery_compat import Chain, Chord, Config, Group, Server, TaskError, errors, new_signature
 from machinery_compat.config import RedisConfig
@@ -69,6 +70,12 @@ class Place:
 
     def keys(self) -> list[str]:
         return sorted(key.decode() for key in self.redis.keys(f"*{self.queue}*") if b"_kombu" not in key)
+
+
+@pytest.fixture(scope="module")
+def replicated() -> Iterator[RedisClusterServers]:
+    with RedisClusterServers(password=PASSWORD, replicas=True) as started:
+        yield started
 
 
 @pytest.fixture
@@ -183,3 +190,26 @@ def test_runs_are_counted_once(place: Place) -> None:
         "not all have ended",
     )
     assert set(Counter(one.uuid for one in read_journal(place.journal)).values()) == {1}
+
+
+def test_the_server_of_a_queue_dies(replicated: RedisClusterServers, names: Names, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        place = Place(replicated, names.queue, tmp_path, stack)
+        place.worker()
+        place.worker("threads")
+        uuids: list[Any] = [place.server.app.send_task("py_sleep", [20]).id for _ in range(200)]
+        wait_for(lambda: len(read_journal(place.journal)) >= 20, WAIT, "no task runs")
+        for server in replicated.servers:
+            with closing(server.client()) as client:
+                client.wait(1, 5000)
+        replicated.server_of(names.queue).kill()
+
+        def left() -> list[str]:
+            try:
+                found = place.server.backend.task_states(uuids)
+            except RedisError:
+                return ["no states"]
+            return [f"{state and state.state}" for state in found if state is None or state.state != "SUCCESS"]
+
+        wait_for(lambda: not left(), 60, lambda: str(left()), interval=0.1)
+        assert place.server.send_task(new_signature("py_add", 1, 2)).get_with_timeout(WAIT) == [3]

@@ -473,22 +473,26 @@ class RedisGroup:
 
 
 class RedisClusterServers:
-    """Three Redis servers that share the slots."""
+    """Three Redis servers that share the slots; each with a replica, when asked."""
 
     SLOTS = 16384
 
-    def __init__(self, count: int = 3, password: str | None = None) -> None:
+    def __init__(self, count: int = 3, password: str | None = None, replicas: bool = False) -> None:
         self.password = password
         self.servers = [self._server() for _ in range(count)]
+        self.replicas = [self._server() for _ in range(count if replicas else 0)]
         self._stack = ExitStack()
 
     def _server(self) -> RedisServer:
-        options = {"cluster-enabled": "yes", "cluster-port": str(free_port()), "cluster-node-timeout": "5000"}
+        options = {"cluster-enabled": "yes", "cluster-port": str(free_port()), "cluster-node-timeout": "2000"}
+        options |= {"repl-diskless-sync-delay": "0"}
+        if self.password is not None:
+            options["masterauth"] = self.password
         return RedisServer(password=self.password, options=options)
 
     def __enter__(self) -> Self:
         with self._stack:
-            for server in self.servers:
+            for server in (*self.servers, *self.replicas):
                 self._stack.enter_context(server)
             share = -(-self.SLOTS // len(self.servers))
             first = self.servers[0]
@@ -497,14 +501,24 @@ class RedisClusterServers:
                     last = min((number + 1) * share, self.SLOTS) - 1
                     client.execute_command("CLUSTER ADDSLOTSRANGE", number * share, last)
                     client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.options["cluster-port"])
-            wait_for(lambda: all(map(self._is_complete, self.servers)), 20, "no cluster")
+            for replica in self.replicas:
+                with closing(replica.client()) as client:
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.options["cluster-port"])
+            everyone = (*self.servers, *self.replicas)
+            wait_for(lambda: all(map(self._is_complete, everyone)), 20, "no cluster")
+            for server, replica in zip(self.servers, self.replicas, strict=False):
+                with closing(server.client()) as client, closing(replica.client()) as follower:
+                    follower.execute_command("CLUSTER REPLICATE", client.execute_command("CLUSTER MYID"))
+                    wait_for(lambda client=client: client.info("replication")["connected_slaves"], 20, "no replica")
             self._stack = self._stack.pop_all()
         return self
 
     def _is_complete(self, server: RedisServer) -> bool:
         with closing(server.client()) as client:
             state = client.execute_command("CLUSTER INFO")
-            return state["cluster_state"] == "ok" and int(state["cluster_known_nodes"]) == len(self.servers)
+            return state["cluster_state"] == "ok" and int(state["cluster_known_nodes"]) == len(self.servers) + len(
+                self.replicas
+            )
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -512,6 +526,12 @@ class RedisClusterServers:
     def url(self) -> str:
         credentials = "" if self.password is None else f"{self.password}@"
         return f"redis://{credentials}" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def server_of(self, key: str) -> RedisServer:
+        """The server, none of the replicas, that has had a key from the start."""
+        with closing(self.servers[0].client()) as client:
+            slot = int(client.execute_command("CLUSTER KEYSLOT", key))
+        return self.servers[slot // -(-self.SLOTS // len(self.servers))]
 
     def client(self) -> RedisCluster:
         """A new client, which the caller closes."""
