@@ -16,7 +16,7 @@ from typing import Any, Final
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
 __all__ = ["MasterConnection", "TLSMasterConnection", "pool_of"]
 
@@ -25,6 +25,20 @@ CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 3.0
 #: The answers, also out of a script, of a server that is no master any more, or has just ceased to be it.
 NO_MASTER: Final = re.compile(r"(?:^|[ -])(?:READONLY|MASTERDOWN|UNBLOCKED) ")
+
+
+class Sentinels(Sentinel):  # type: ignore[misc]
+    """The sentinels, with a short word for what is wrong with them."""
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            found: tuple[str, int] = super().discover_master(service_name)
+        except MasterNotFoundError as exc:
+            asked = [one.connection_pool.connection_kwargs for one in self.sentinels]
+            where = ", ".join(f"{one['host']}:{one['port']}" for one in asked)
+            why = "not all of them answer" if " : " in str(exc) else "they know of none, or it is down"
+            raise MasterNotFoundError(f"no master {service_name!r} at the sentinels {where}: {why}") from exc
+        return found
 
 
 class MasterConnection(SentinelManagedConnection):  # type: ignore[misc]
@@ -52,7 +66,7 @@ def pool_of(params: Mapping[str, Any]) -> SentinelConnectionPool:
         params: the arguments of a connection, with ``sentinels``, ``master_name`` and ``sentinel_options``.
     """
     options = dict(params)
-    sentinels = Sentinel(
+    sentinels = Sentinels(
         [tuple(one) for one in options.pop("sentinels")],
         sentinel_kwargs={
             "socket_connect_timeout": CONNECT_TIMEOUT,

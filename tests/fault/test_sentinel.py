@@ -19,6 +19,9 @@ from celery.result import AsyncResult
 
 from machinery_compat import Chord, Config, Group, Server, new_signature
 from machinery_compat.config import RedisConfig
+from machinery_compat.redis_client import lua
+from machinery_compat.transport.caretaker import Keys
+from machinery_compat.transport.lease_keeper import LeaseKeeper
 from tests.conftest import Names
 from tests.support.processes import Unavailable
 from tests.support.python_worker import PythonWorker
@@ -161,6 +164,29 @@ def test_a_master_that_is_deposed_in_order(place: Place) -> None:
     wait_for(ping, 20, "remote control is gone")
 
 
+def test_the_process_beside_a_worker_keeps_its_leases(place: Place) -> None:
+    channel = place.server.app.connection_for_read().default_channel
+    keys = Keys(place.queue)
+    names = [keys.consumers, keys.concurrency]
+    channel.commands.eval(lua("renew"), 2, *names, keys.consumer, 1000, 1, "new")
+    keeper = LeaseKeeper(channel._connparams(), 1.0, lua("renew"))
+    keeper.keep([(*names, keys.consumer)])
+    place.stack.callback(keeper.stop)
+
+    def end_of_lease() -> float:
+        with closing(place.group.client()) as client:
+            return float(client.zscore(keys.consumers, keys.consumer) or 0)
+
+    def outlives(end: float) -> bool:
+        return end_of_lease() > end + 1000
+
+    first = end_of_lease()
+    wait_for(lambda: outlives(first), 10, "not renewed")
+    place.group.fail_over()
+    second = end_of_lease()
+    wait_for(lambda: outlives(second), 20, "not renewed at the new master")
+
+
 def test_a_name_that_no_sentinel_knows(place: Place) -> None:
     config = Config(
         broker=place.group.url(),
@@ -168,6 +194,6 @@ def test_a_name_that_no_sentinel_knows(place: Place) -> None:
         redis=RedisConfig(master_name="nobody", sentinel_password=SENTINEL_PASSWORD),
     )
     app: Any = Server(config).app
-    with pytest.raises(Exception, match="No master found for 'nobody'"):
+    with pytest.raises(Exception, match=r"no master 'nobody' at the sentinels .*: they know of none"):
         app.backend.task_state("any")
     app.close()

@@ -19,6 +19,9 @@ from redis.exceptions import RedisError
 from machinery_compat import Chain, Chord, Config, Group, Server, TaskError, errors, new_signature
 from machinery_compat.config import RedisConfig
 from machinery_compat.locks import lock_for
+from machinery_compat.redis_client import lua
+from machinery_compat.transport.caretaker import Keys
+from machinery_compat.transport.lease_keeper import LeaseKeeper
 from tests.conftest import Names
 from tests.fault.apps import LEASE
 from tests.support.processes import Unavailable
@@ -169,6 +172,18 @@ def test_one_server_that_is_said_to_be_a_node(cluster: RedisClusterServers, name
     assert [one.name for one in server.broker.get_pending_tasks(names.queue)] == ["any"] * 10
     assert {one.get_state().state for one in sent} == {"PENDING"}
     server.app.close()
+
+
+def test_the_process_beside_a_worker_keeps_its_leases(place: Place) -> None:
+    channel = place.server.app.connection_for_read().default_channel
+    keys = Keys(place.queue)
+    names = [keys.consumers, keys.concurrency]
+    channel.commands.eval(lua("renew"), 2, *names, keys.consumer, 1000, 1, "new")
+    first = place.redis.zscore(keys.consumers, keys.consumer)
+    keeper = LeaseKeeper(channel._connparams(), 1.0, lua("renew"))
+    keeper.keep([(*names, keys.consumer)])
+    place.stack.callback(keeper.stop)
+    wait_for(lambda: place.redis.zscore(keys.consumers, keys.consumer) > first + 1000, 10, "not renewed")
 
 
 def test_locks(place: Place) -> None:
