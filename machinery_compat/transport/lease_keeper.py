@@ -13,10 +13,10 @@ input and ends with it.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
-import runpy
 import select
 import signal
 import subprocess
@@ -142,13 +142,23 @@ def _lines(timeout: float, rest: bytearray) -> list[bytes] | None:
     return lines
 
 
+def _module(path: Path) -> Any:
+    """A module by its path; the package around it would be imported with its name."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _client(setup: Mapping[str, Any]) -> Any:
     kind, params = setup["connection"], setup["params"]
     if "nodes" in params:
-        return runpy.run_path(str(CLUSTER))["client_of"](params)
+        return _module(CLUSTER).client_of(params)
     if "sentinels" in params:
-        known = runpy.run_path(str(SENTINEL))
-        return redis.Redis(connection_pool=known["pool_of"]({**params, "connection_class": known[kind]}))
+        known = _module(SENTINEL)
+        return redis.Redis(connection_pool=known.pool_of({**params, "connection_class": getattr(known, kind)}))
     return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=CONNECTIONS[kind], **params))
 
 
