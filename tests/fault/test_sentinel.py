@@ -142,7 +142,7 @@ def test_every_task_ends_when_the_master_goes(place: Place, how: Callable[[Redis
 
 
 def test_a_master_that_is_deposed_in_order(place: Place) -> None:
-    worker = place.worker("solo", 1)
+    worker = place.worker("threads")
     place.send(60)
     wait_for(lambda: len(place.times_run()) >= 10, 30, "no task runs")
 

@@ -105,19 +105,30 @@ def test_tasks_workflows_and_remote_control(place: Place) -> None:
     assert chord([part, part], app.signature("py_describe"))().get(timeout=WAIT)
     assert app.control.ping(destination=[worker.name], timeout=2.0) == [{worker.name: {"ok": "pong"}}]
     assert worker.name in app.control.inspect(timeout=2.0).stats()
+    delays_and_priorities(place)
+    each_once(place)
     worker.stop()
     assert place.keys() == []
 
 
-def test_delayed_tasks_and_priorities(place: Place) -> None:
-    place.worker("threads")
+def delays_and_priorities(place: Place) -> None:
     due = datetime.now(timezone.utc) + timedelta(seconds=1)
     sent = [place.server.send_task(new_signature("py_add", n, eta=due, priority=n % 3)) for n in range(20)]
     assert [one.get_with_timeout(WAIT) for one in sent] == [[n] for n in range(20)]
     assert datetime.now(timezone.utc) >= due
     wait_for(lambda: place.redis.zcard("delayed_tasks") == 0, 10, "delayed tasks stay")
-    retried = place.server.send_task(new_signature("again", 2))
-    assert retried.get_with_timeout(WAIT) == [2]
+    assert place.server.send_task(new_signature("again", 2)).get_with_timeout(WAIT) == [2]
+
+
+def each_once(place: Place) -> None:
+    uuids = [place.server.app.send_task("py_add", [n]).id for n in range(200)]
+    wait_for(
+        lambda: all(state and state.state == "SUCCESS" for state in place.server.backend.task_states(uuids)),
+        WAIT,
+        "not all have ended",
+    )
+    runs = Counter(one.uuid for one in read_journal(place.journal))
+    assert {runs[uuid] for uuid in uuids} == {1}
 
 
 def test_delayed_tasks_that_a_dying_worker_had_taken(place: Place) -> None:
@@ -149,19 +160,16 @@ def test_a_task_that_kills_its_worker_is_given_up(place: Place) -> None:
     wait_for(lambda: place.redis.llen(f"{place.queue}:dead") == 1, 10, "not buried")
 
 
-def test_an_unknown_task_waits_and_is_not_lost(place: Place) -> None:
-    place.worker("solo", 1)
-    unknown = place.server.send_task(new_signature("nobody_has_it"))
-    wait_for(lambda: "not registered" in next(place.directory.glob("*.log")).read_text(), WAIT, "not seen")
-    wait_for(lambda: place.redis.zcard("delayed_tasks") == 1, WAIT, "it does not wait")
-    assert unknown.get_state().state == "PENDING"
-
-
-def test_a_name_that_says_its_slot(place: Place) -> None:
+def test_a_name_that_says_its_slot_and_an_unknown_task(place: Place) -> None:
     place.queue = f"{{{place.queue}}}.high"
     place.server.app.conf.task_default_queue = place.queue
     place.worker("solo", 1)
     assert place.server.app.send_task("py_add", [1, 2], queue=place.queue).get(timeout=WAIT) == 3
+    unknown = new_signature("nobody_has_it")
+    unknown.routing_key = place.queue
+    sent = place.server.send_task(unknown)
+    wait_for(lambda: place.redis.zcard("delayed_tasks") == 1, WAIT, "it does not wait")
+    assert sent.get_state().state == "PENDING"
 
 
 def test_one_server_that_is_said_to_be_a_node(cluster: RedisClusterServers, names: Names) -> None:
@@ -193,18 +201,6 @@ def test_locks(place: Place) -> None:
         one.lock_with_retries(key, time.time_ns() + 10**10)
     with pytest.raises(errors.LockError):
         one.lock_with_retries(held[0], time.time_ns() + 10**10)
-
-
-def test_runs_are_counted_once(place: Place) -> None:
-    place.worker()
-    place.worker("threads")
-    uuids: list[Any] = [place.server.app.send_task("py_add", [n]).id for n in range(200)]
-    wait_for(
-        lambda: all(state and state.state == "SUCCESS" for state in place.server.backend.task_states(uuids)),
-        WAIT,
-        "not all have ended",
-    )
-    assert set(Counter(one.uuid for one in read_journal(place.journal)).values()) == {1}
 
 
 def test_the_server_of_a_queue_dies(replicated: RedisClusterServers, names: Names, tmp_path: Path) -> None:

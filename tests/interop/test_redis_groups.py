@@ -14,7 +14,7 @@ import pytest
 from machinery_compat import Chain, Chord, Config, Group, TaskError, new_signature
 from machinery_compat.config import RedisConfig
 from machinery_compat.locks import lock_for
-from tests.conftest import GoClientFactory, GoWorkerFactory, Names
+from tests.conftest import GoClientFactory, GoWorkerFactory, Names, go_clients, go_workers
 from tests.interop.conftest import Fleet
 from tests.interop.test_matrix import alternating, of_go
 from tests.support.golang import arg, signature
@@ -54,16 +54,26 @@ def group() -> Iterator[RedisGroup]:
         yield started
 
 
-@pytest.fixture
-def pair(
-    group: RedisGroup, names: Names, tmp_path: Path, go_worker: GoWorkerFactory, go_client: GoClientFactory
-) -> Iterator[GroupFleet]:
+@pytest.fixture(scope="module")
+def pair(group: RedisGroup, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GroupFleet]:
     """A Go and a Python worker on one queue."""
+    directory = tmp_path_factory.mktemp("pair")
+    names = Names("behind-sentinels", "no-exchange", "no-key")
     settings = {"master_name": group.name, "sentinel_password": SENTINEL_PASSWORD}
     lock = group.url().removesuffix("/0")
     with ExitStack() as stack:
+        start_go, start_client = stack.enter_context(go_workers(directory)), stack.enter_context(go_clients(directory))
         made = GroupFleet(
-            "v2-goredis", group.url(2), group.url(3), names, tmp_path, stack, go_worker, go_client, "", settings, lock
+            "v2-goredis",
+            group.url(2),
+            group.url(3),
+            names,
+            directory,
+            stack,
+            start_go,
+            start_client,
+            settings=settings,
+            lock=lock,
         )
         made.go()
         made.python()
@@ -151,7 +161,6 @@ def test_a_lock_that_go_holds(pair: GroupFleet) -> None:
 
 
 def test_go_and_python_after_a_failover(pair: GroupFleet, group: RedisGroup) -> None:
-    tasks_of_both(pair)
     group.fail_over()
 
     def answered(name: str) -> bool:
