@@ -10,7 +10,9 @@ The process that keeps leases imports this file by its path, so it imports nothi
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import redis
@@ -23,6 +25,8 @@ __all__ = ["MasterConnection", "TLSMasterConnection", "pool_of"]
 #: What go-redis allows a sentinel for a connection and for an answer, in seconds.
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 3.0
+#: Seconds between two questions for the master, at least.
+ASK_PERIOD: Final = 1.0
 #: The answers, also out of a script, of a server that is no master any more, or has just ceased to be it.
 NO_MASTER: Final = re.compile(r"(?:^|[ -])(?:READONLY|MASTERDOWN|UNBLOCKED) ")
 
@@ -59,7 +63,36 @@ class TLSMasterConnection(MasterConnection, redis.SSLConnection):  # type: ignor
     """The same over TLS."""
 
 
-def pool_of(params: Mapping[str, Any]) -> SentinelConnectionPool:
+class MasterPool(SentinelConnectionPool):  # type: ignore[misc]
+    """Connections to a master, which asks the sentinels now and then who that is.
+
+    A master that is deposed while it is well goes on for some ten seconds as if nothing had happened,
+    and all that it takes in that time is lost.
+    """
+
+    _asked = 0.0
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        self._ask()
+        return super().get_connection(*args, **kwargs)
+
+    def has_left(self, connection: Any) -> bool:
+        """Whether a connection leads to another server than the present master."""
+        self._ask()
+        at = (connection.host, connection.port)
+        return connection._sock is not None and self.master_address not in (None, at)
+
+    def _ask(self) -> None:
+        now = time.monotonic()
+        if now < self._asked + ASK_PERIOD or self.master_address is None:
+            return
+        self._asked = now
+        with suppress(redis.ConnectionError, redis.TimeoutError):
+            # The idle connections are closed if it is another one; those in use when they are given back.
+            self.get_master_address()
+
+
+def pool_of(params: Mapping[str, Any]) -> MasterPool:
     """A pool of connections to a master.
 
     Args:
@@ -76,4 +109,4 @@ def pool_of(params: Mapping[str, Any]) -> SentinelConnectionPool:
             **options.pop("sentinel_options"),
         },
     )
-    return SentinelConnectionPool(options.pop("master_name"), sentinels, **options)
+    return MasterPool(options.pop("master_name"), sentinels, **options)

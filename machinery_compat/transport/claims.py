@@ -196,11 +196,14 @@ class Claim:
         return self.fd
 
     def check(self) -> None:
-        """Gives up a wait that a server in its senses would have ended long ago.
+        """Gives up a wait that a server in its senses would have ended long ago, or that is no longer the master.
 
         Raises:
             ConnectionError: it is such a one.
         """
+        if self._connection is not None and self.channel.has_left(self._connection):
+            self.waiting = False
+            raise redis.ConnectionError(f"queue {self.queue}: there is a new master")
         waited = time.monotonic() - self._since
         patience = min(OVERDUE, self.channel.servers.answer_timeout or OVERDUE)
         if not self.waiting or waited < self.timeout + patience:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import redis
 from kombu.transport import redis as kombu_redis
 
-from machinery_compat import redis_client
+from machinery_compat import redis_client, redis_sentinel
 from machinery_compat.redis_errors import BrokerClient
 from machinery_compat.transport import base
 
@@ -102,3 +102,8 @@ class ConnectingChannel(kombu_redis.Channel):  # type: ignore[misc]
     def client_for(self, queue: str) -> redis.Redis:
         """A client of the server of a queue, for commands that concern one server."""
         return self.commands
+
+    def has_left(self, connection: redis.Connection) -> bool:
+        """Whether another server has become the master since a connection was made."""
+        pool = self.pool
+        return isinstance(pool, redis_sentinel.MasterPool) and pool.has_left(connection)

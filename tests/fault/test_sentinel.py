@@ -72,6 +72,12 @@ class Place:
         self.stack.callback(lambda: print(f"--- {worker.log.name}\n{worker.process.tail()}"))
         return self.stack.enter_context(worker)
 
+    def sees_the_master(self) -> bool:
+        """Whether the results of this process are those of the present master."""
+        pool = self.server.backend.client.connection_pool
+        self.server.backend.client.ping()
+        return bool(pool.master_address[1] == self.group.master().port)
+
     @property
     def journal(self) -> Path:
         return self.directory / "journal"
@@ -151,8 +157,13 @@ def test_a_master_that_is_deposed_in_order(place: Place) -> None:
             client.execute_command("SENTINEL FAILOVER", place.group.name)
 
     place.group.fail_over(depose)
+    # The old master still answers; nobody uses it any more once the sentinels have been asked again.
+    assert wait_for(lambda: place.sees_the_master(), 10, "the old master is used")
     place.send(10)
     place.wait_all_ended()
+    with closing(place.group.client()) as client:
+        # What the old one has taken since will be thrown away.
+        assert client.exists(*(result.id for result in place.results)) == len(place.results)
 
     def ping() -> object:
         try:
