@@ -71,6 +71,9 @@ def named(kind: type[errors.MachineryError], pool: Any) -> Iterator[None]:
 
 
 def _address(pool: Any) -> str:
+    master = getattr(pool, "master_address", None)
+    if master:
+        return f"{master[0]}:{master[1]}"
     options = pool.connection_kwargs
     return str(options["path"]) if "path" in options else f"{options.get('host')}:{options.get('port')}"
 

@@ -62,10 +62,7 @@ def settings_of(config: Config, border: Border, given: bool = True) -> dict[str,
     Raises:
         ConfigError: it asks for what this version does not do.
     """
-    amqp, redis = config.amqp_settings, config.redis_settings
-    if redis.master_name or redis.cluster_enabled:
-        # Taking the servers for a plain one would work until the first failover.
-        raise errors.ConfigError("redis.master_name and redis.cluster_enabled are not supported yet: name one server")
+    amqp = config.amqp_settings
     settings: dict[str, Any] = {
         "result_expires": config.results_expire_in,
         "broker_transport_options": transport_options_of(config, border),

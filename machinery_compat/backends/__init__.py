@@ -16,7 +16,7 @@ BACKENDS = {
     "memcache": "machinery_compat.backends.memcache:MemcacheBackend",
     "mongodb": "machinery_compat.backends.mongodb:MongoBackend",
     "null": "machinery_compat.backends.null:NullBackend",
-    "redis": "machinery_compat.backends.redis:RedisBackend",
+    "redis": "machinery_compat.backends.redis_cluster:backend",
 }
 
 

@@ -66,7 +66,13 @@ class RedisBackend(Backend):
             "max_connections": conf.redis_max_connections,
             "health_check_interval": conf.get("redis_backend_health_check_interval"),
         }
-        return redis_client.client_for(self.url, options, tls=conf.redis_backend_use_ssl, kind=StoreClient)
+        return redis_client.client_for(self.url, options, conf.redis_backend_use_ssl, self.servers, StoreClient)
+
+    @cached_property
+    def servers(self) -> redis_client.Servers:
+        """What the servers of the URL are."""
+        config = self.app.machinery.config.redis_settings
+        return redis_client.Servers.of(config, self.app.conf.result_backend_transport_options)
 
     @cached_property
     def _store_script(self) -> Any:
@@ -148,7 +154,6 @@ class RedisBackend(Backend):
         self.client.execute_command(*self._set(meta.group_uuid, meta.encode()))
 
     def group_completed(self, uuid: str, count: int) -> bool:
-        # The frontier's key shares no slot with the members; clusters are not supported yet.
         try:
             return bool(self._completed_script(keys=[uuid, f"{uuid}:frontier"], args=[self.expiry]))
         except redis.ResponseError as exc:
@@ -156,7 +161,7 @@ class RedisBackend(Backend):
             raise errors.BackendError(f"group {uuid}: the document of {missing} is missing or has expired") from exc
 
     def trigger_chord(self, uuid: str) -> bool:
-        with _Mutex(self.client):
+        with Mutex(self.client):
             meta = self.group_meta(uuid)
             if meta is None:
                 raise self.group_missing(uuid)
@@ -167,7 +172,7 @@ class RedisBackend(Backend):
             return True
 
     def add_member(self, uuid: str, member: str, described: str) -> None:
-        with _Mutex(self.client):
+        with Mutex(self.client):
             meta = self.group_meta(uuid)
             if meta is None:
                 raise self.group_missing(uuid)
@@ -215,7 +220,7 @@ class RedisBackend(Backend):
         self.client.delete(uuid)
 
 
-class _Mutex:
+class Mutex:
     """Go's redsync mutex over ``ChordTriggered``: the same key, value and release."""
 
     def __init__(self, client: redis.Redis) -> None:

@@ -9,9 +9,8 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
-from machinery_compat import errors, urls
+from machinery_compat import errors, redis_sentinel, urls
 from machinery_compat.locks.base import RETRIES, RetryingLock
 from machinery_compat.redis_client import lua
 
@@ -84,8 +83,14 @@ def client_of(url: str, master_name: str = "", sentinel_password: str = "", clus
         "socket_timeout": ANSWER_TIMEOUT,
     }
     if master_name:
-        sentinels = Sentinel(hosts, sentinel_kwargs={"password": sentinel_password or None})
-        return sentinels.master_for(master_name, retry=_repeating(), **options)
+        options.update(
+            sentinels=hosts,
+            master_name=master_name,
+            sentinel_options={"password": sentinel_password or None},
+            connection_class=redis_sentinel.MasterConnection,
+            retry=_repeating(),
+        )
+        return redis.Redis(connection_pool=redis_sentinel.pool_of(options))
     if cluster or len(hosts) > 1:
         return redis.RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in hosts], **options)
     options["retry"] = _repeating()

@@ -18,6 +18,7 @@ from kombu.serialization import register
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors, followers
+from machinery_compat.config import RedisConfig
 from machinery_compat.transport.redelivery import REDELIVERY_LIMIT, deliveries, given_up_reason, redelivered
 from machinery_compat.wire import Signature, now_text
 
@@ -74,6 +75,8 @@ class Border:
     delay_auto_delete = False
     #: How often a message is put back at most because what ran it has died.
     redelivery_limit = REDELIVERY_LIMIT
+    #: Redis only: what the servers of a URL are.
+    redis = RedisConfig()
     #: Asked before messages are claimed; while it answers False none are.
     pre_consume: Callable[[], bool] | None = None
 
@@ -324,6 +327,11 @@ class TaskChannel:
         """
         if not self.border.enabled:
             raise errors.ConfigError(NOT_ENABLED)
+
+
+def unreadable_delayed(exc: Exception) -> str:
+    """Why a delayed task is buried that is none."""
+    return f"Could not unmarshal a delayed task into a task signature: {exc}"
 
 
 def border_of(transport_options: Mapping[str, Any] | None) -> Border:

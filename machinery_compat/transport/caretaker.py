@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -27,6 +28,8 @@ MOVE_LIMIT = 100
 ERROR_PAUSE = 1.0
 #: Longest time between two looks for consumers that are gone, in seconds.
 LOOK_PERIOD = 2.0
+#: The part of a key that alone decides about its slot.
+HASH_TAG = re.compile(r"^[^{]*\{[^}]+\}")
 #: What is said of a consumer that has left without a word.
 WENT_AWAY = "the worker went away without giving its messages back"
 
@@ -47,10 +50,12 @@ class Keys:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.consumer = uuid4().hex
-        self.inflight_prefix = f"{{{queue}}}:inflight:"
+        # A name may say its slot itself.
+        tag = queue if HASH_TAG.search(queue) else f"{{{queue}}}"
+        self.inflight_prefix = f"{tag}:inflight:"
         self.inflight = f"{self.inflight_prefix}{self.consumer}"
-        self.consumers = f"{{{queue}}}:consumers"
-        self.concurrency = f"{{{queue}}}:concurrency"
+        self.consumers = f"{tag}:consumers"
+        self.concurrency = f"{tag}:concurrency"
         #: Until when nobody can have taken the lease away, on this process's monotonic clock.
         self.until = 0.0
 
@@ -247,6 +252,8 @@ class Caretaker(threading.Thread):
                 if self._stopping.is_set():
                     return
                 logger.warning("leases and delayed tasks wait for Redis: %s; trying again", exc)
+                # Nobody else could renew a lease either: all come first to that when it is back.
+                self._next_renewal, self._next_look = 0.0, time.monotonic() + self.lease / RENEWALS
                 pause = ERROR_PAUSE
             except Exception:
                 logger.exception("leases and delayed tasks are looked at again in a moment")
@@ -297,11 +304,14 @@ class Caretaker(threading.Thread):
             keys, body = self._given_up[0]
             reason = given_up_reason(base.deliveries(body), WENT_AWAY)
             self.border.given_up(body, reason)
-            dead = base.dead_queue(keys.queue)
-            entry = base.dead_letter(body, reason, keys.queue)
-            if self._put_back(keys=[keys.inflight, dead], args=[body, "tail", entry]):
-                base.log_buried(body, reason, dead)
+            if self._bury(keys, body, reason):
+                base.log_buried(body, reason, base.dead_queue(keys.queue))
             self._given_up.popleft()
+
+    def _bury(self, keys: Keys, body: bytes, reason: str) -> bool:
+        """Moves a message to the dead ones; False when it was no longer in flight."""
+        dead, entry = base.dead_queue(keys.queue), base.dead_letter(body, reason, keys.queue)
+        return bool(self._put_back(keys=[keys.inflight, dead], args=[body, "tail", entry]))
 
     # -- delayed tasks
 
@@ -311,6 +321,10 @@ class Caretaker(threading.Thread):
         due, upcoming, odd = self._move_due(keys=[self.delayed_key], args=[time.time_ns(), MOVE_LIMIT, queue])
         for body in odd:
             self._move_odd(body)
+        return self._pause(due, upcoming)
+
+    def _pause(self, due: int, upcoming: bytes) -> float:
+        """The seconds until the next look, of which the last one has found so many, and when the next is due."""
         if due == MOVE_LIMIT:
             return 0.0
         if not upcoming:
@@ -324,7 +338,7 @@ class Caretaker(threading.Thread):
             target = base.decode(body).routing_key or queue
             self._take_delayed(keys=[self.delayed_key, target], args=[body, body])
         except errors.DecodeError as exc:
-            reason = f"Could not unmarshal a delayed task into a task signature: {exc}"
+            reason = base.unreadable_delayed(exc)
             dead = base.dead_queue(queue)
             if self._take_delayed(keys=[self.delayed_key, dead], args=[body, base.dead_letter(body, reason, queue)]):
                 base.log_buried(body, reason, dead)

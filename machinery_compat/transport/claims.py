@@ -29,6 +29,9 @@ __all__ = ["Claim", "ClaimQoS", "Claimed", "ClaimingPoller", "TaskMessage"]
 BATCH = 50
 #: Seconds until a server that hands out nothing is asked again.
 REFUSED_PAUSE = 1.0
+#: How much longer than it should a wait may last, in seconds at most. A server that is gone without a word never
+#: ends it, while another one has taken over.
+OVERDUE = 10.0
 
 
 class Claimed(NamedTuple):
@@ -173,7 +176,9 @@ class Claim:
         self.timeout = timeout
         self.fd: int | None = None
         self.waiting = False
+        self._since = 0.0
         self._connection: redis.Connection | None = None
+        self._pool: redis.ConnectionPool | None = None
         self._client_id = 0
         #: While the server refuses to hand anything out; in seconds of time.monotonic().
         self._paused_until: float | None = None
@@ -186,13 +191,34 @@ class Claim:
         assert self._connection is not None
         self.keys = self.channel.keys_of(self.queue)
         self._connection.send_command("BLMOVE", self.keys.queue, self.keys.inflight, "LEFT", "RIGHT", self.timeout)
-        self.waiting = True
+        self.waiting, self._since = True, time.monotonic()
         self.fd = self._connection._sock.fileno()
         return self.fd
 
+    def check(self) -> None:
+        """Gives up a wait that a server in its senses would have ended long ago, or that is no longer the master.
+
+        Raises:
+            ConnectionError: it is such a one.
+        """
+        if self._connection is not None and self.channel.has_left(self._connection):
+            self.waiting = False
+            raise redis.ConnectionError(f"queue {self.queue}: there is a new master")
+        waited = time.monotonic() - self._since
+        patience = min(OVERDUE, self.channel.servers.answer_timeout or OVERDUE)
+        if not self.waiting or waited < self.timeout + patience:
+            return
+        assert self._connection is not None
+        if self._connection.can_read(timeout=0):
+            # It is this process that was stopped.
+            return
+        self.waiting = False
+        raise redis.ConnectionError(f"queue {self.queue}: the server has not answered for {waited:.0f} s")
+
     def _connect(self) -> None:
         if self._connection is None:
-            self._connection = self.channel.pool.get_connection()
+            self._pool = self.channel.pool_for(self.queue)
+            self._connection = self._pool.get_connection()
         self._connection.connect()
         # A reader blocked by the server can only be woken through another connection.
         self._connection.send_command("CLIENT", "ID")
@@ -242,7 +268,7 @@ class Claim:
             return
         try:
             if self.waiting:
-                self.channel.commands.client_unblock(self._client_id)
+                self.channel.client_for(self.queue).client_unblock(self._client_id)
                 body = self._connection.read_response()
                 if body is not None:
                     self.channel.put_back(Claimed(None, body, self.keys))
@@ -252,7 +278,8 @@ class Claim:
         finally:
             self.waiting = False
             self._connection.disconnect()
-            self.channel.pool.release(self._connection)
+            assert self._pool is not None
+            self._pool.release(self._connection)
             self._connection = None
 
 
@@ -267,6 +294,8 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         super().on_poll_start()
         for channel in self._channels:
             channel.flush_settled()
+            for claim in channel.claims.values():
+                claim.check()
             if channel.claims and channel.may_claim():
                 for claim in channel.claims.values():
                     if not claim.waiting and not claim.is_paused():

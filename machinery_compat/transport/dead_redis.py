@@ -48,10 +48,14 @@ class RedisDeadLetters(dead.DeadLetters):
             if signature is not None:
                 # Where the results are elsewhere this writes the state itself.
                 self.border.before_publish(signature, self.url, lambda _, *command: state.extend(command))  # noqa: B023
-            name = base.dead_queue(queue)
-            moved = self.commands.eval(lua("requeue_dead"), 2, name, queue, entry.entry, entry.fresh, *state)
+            moved = self._requeue(queue, entry, state)
             (outcome.moved if moved else outcome.gone).append(entry)
         return outcome
+
+    def _requeue(self, queue: str, entry: dead.DeadEntry, state: list[Any]) -> bool:
+        """Moves an entry to its queue, with the command that writes its state; False when it is gone."""
+        name = base.dead_queue(queue)
+        return bool(self.commands.eval(lua("requeue_dead"), 2, name, queue, entry.entry, entry.fresh, *state))
 
     def purge_dead(self, queue: str, numbers: Collection[int] | None = None) -> int:
         name = base.dead_queue(queue)

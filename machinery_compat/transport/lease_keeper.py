@@ -5,13 +5,15 @@ Where tasks run in the worker's process, a task may hold Python's lock for longe
 process does it as long as the worker lives and is not stopped. It renews and nothing else: it
 never takes a lease back that others have taken away.
 
-The process runs this file by its path and imports nothing else of this package, so that it is
-small. It reads JSON lines from its standard input and ends with it.
+The process runs this file by its path and imports nothing else of this package but what it
+needs to reach sentinels or a cluster, so that it is small. It reads JSON lines from its standard
+input and ends with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -20,6 +22,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -34,6 +37,8 @@ RENEWALS = 3
 END_TIMEOUT = 2.0
 #: Runs this file without putting its folder, where another ``redis`` lies, on the path.
 BOOTSTRAP = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+#: What knows of sentinels, and of clusters, run by its path too.
+SENTINEL, CLUSTER = (Path(__file__).parents[1] / f"redis_{name}.py" for name in ("sentinel", "cluster"))
 #: By the names of their classes, how a connection is made.
 CONNECTIONS = {
     kind.__name__: kind for kind in (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
@@ -137,6 +142,26 @@ def _lines(timeout: float, rest: bytearray) -> list[bytes] | None:
     return lines
 
 
+def _module(path: Path) -> Any:
+    """A module by its path; the package around it would be imported with its name."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _client(setup: Mapping[str, Any]) -> Any:
+    kind, params = setup["connection"], setup["params"]
+    if "nodes" in params:
+        return _module(CLUSTER).client_of(params)
+    if "sentinels" in params:
+        known = _module(SENTINEL)
+        return redis.Redis(connection_pool=known.pool_of({**params, "connection_class": getattr(known, kind)}))
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=CONNECTIONS[kind], **params))
+
+
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         # The worker may need a long time for its warm shutdown.
@@ -152,8 +177,7 @@ def _main() -> None:
                 leases = json.loads(line)
                 continue
             setup = json.loads(line)
-            pool = redis.ConnectionPool(connection_class=CONNECTIONS[setup["connection"]], **setup["params"])
-            renew = redis.Redis(connection_pool=pool).register_script(setup["script"])
+            renew = _client(setup).register_script(setup["script"])
             period = setup["lease"] / RENEWALS
         if setup is None:
             continue

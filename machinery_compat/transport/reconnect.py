@@ -56,7 +56,8 @@ class PersistentConnection(KombuConnection):  # type: ignore[misc]
         shown = {**super().info(), "transport": self.transport.driver_type}
         shown["hostname"] = urls.redact(shown["hostname"] or "")
         alternates = [urls.redact(url.removeprefix(FAILOVER_PREFIX)) for url in shown.get("alternates") or ()]
-        return {**shown, "alternates": alternates}
+        options = {name: value for name, value in (self.transport_options or {}).items() if name != "sentinel_kwargs"}
+        return {**shown, "alternates": alternates, "transport_options": options}
 
     @property
     def default_channel(self) -> Any:

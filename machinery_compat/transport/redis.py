@@ -17,11 +17,10 @@ Transport options, beside those of Kombu's own Redis transport:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import partial
 from time import time_ns
 from typing import Any
-from urllib.parse import quote
 
 import redis
 from kombu.transport import redis as kombu_redis
@@ -29,22 +28,23 @@ from kombu.transport import virtual
 
 from machinery_compat import errors, redis_client, urls
 from machinery_compat.redis_client import lua
-from machinery_compat.redis_errors import BrokerClient
 from machinery_compat.transport import base
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from machinery_compat.transport.claims import Claim, Claimed, ClaimingPoller, ClaimQoS, TaskMessage
 from machinery_compat.transport.dead_redis import RedisDeadLetters
 from machinery_compat.transport.lease_keeper import RENEWALS, LeaseKeeper
+from machinery_compat.transport.redis_connections import ConnectingChannel
 from machinery_compat.wire import Signature
 
 __all__ = ["Channel", "Transport"]
 
 
-class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type: ignore[misc]
+class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
     """A Redis channel whose task messages are Signatures."""
 
     QoS = ClaimQoS
     Message = TaskMessage
+    Caretaker = Caretaker
 
     ack_emulation = False
     max_connections = 1000
@@ -66,69 +66,11 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         self.claims: dict[str, Claim] = {}
         self.kombu_queues: set[str] = set()
         self._caretaker: Caretaker | None = None
-        self._commands: redis.Redis | None = None
         self._settled: deque[tuple[Keys, bytes]] = deque()
         self._undelivered: deque[Claimed] = deque()
         super().__init__(connection, **kwargs)
         self.QoS = ClaimQoS
         self.delayed_tasks_key = self.delayed_tasks_key or Channel.delayed_tasks_key
-
-    # -- connecting
-
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        """Kombu's own parameters with the address read as Machinery reads it."""
-        client = self.connection.client
-        options = {
-            "max_connections": self.max_connections,
-            "socket_timeout": self.socket_timeout,
-            "socket_connect_timeout": self.socket_connect_timeout,
-            "socket_keepalive": self.socket_keepalive,
-            "socket_keepalive_options": self.socket_keepalive_options,
-            "health_check_interval": self.health_check_interval,
-            "client_name": self.client_name,
-        }
-        params = redis_client.connection_params(self.url, options, tls=client.ssl)
-        connection_class = params.get("connection_class", redis.Connection)
-        if asynchronous:
-            connection_class = self._watched(connection_class)
-        params["connection_class"] = connection_class
-        return params
-
-    @cached_property
-    def url(self) -> str:
-        """The server's URL, put together again where Kombu has taken it apart to go to the next one."""
-        client = self.connection.client
-        if "://" in client.hostname:
-            return str(client.hostname.removeprefix(base.FAILOVER_PREFIX))
-        user, password = quote(client.userid or "", safe=""), quote(client.password or "", safe="")
-        # A word alone before the @ is a password, Machinery says.
-        credentials = f"{user}:{password}@" if client.password is not None else f"{user}@" if user else ""
-        database = str(client.virtual_host or "").strip("/")
-        return f"{self.connection.scheme}://{credentials}{client.hostname}:{client.port or 6379}/{database}"
-
-    def _get_client(self) -> Any:
-        known = super()._get_client()
-        return BrokerClient if known is redis.Redis else known
-
-    def _watched(self, connection_class: type) -> type:
-        channel = self
-
-        class Connection(connection_class):  # type: ignore[misc]
-            """Tells the event loop when its socket goes away."""
-
-            def disconnect(self, *args: Any, **kwargs: Any) -> None:
-                super().disconnect(*args, **kwargs)
-                if channel._registered:
-                    channel._on_connection_disconnect(self)
-
-        return Connection
-
-    @property
-    def commands(self) -> redis.Redis:
-        """The client for everything that does not block."""
-        if self._commands is None:
-            self._commands = self._create_client()
-        return self._commands
 
     # -- publishing
 
@@ -143,10 +85,13 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         if batch is not None:
             self._send(batch.add, message, body)
         else:
-            with self.commands.pipeline(transaction=False) as pipe:
-                self._send(lambda name, *args: pipe.execute_command(*_command(name, args)), message, body)
-                pipe.execute()
+            self._publish(message, body)
         return None
+
+    def _publish(self, message: Signature, body: bytes) -> None:
+        with self.commands.pipeline(transaction=False) as pipe:
+            self._send(lambda name, *args: pipe.execute_command(*command_of(name, args)), message, body)
+            pipe.execute()
 
     def _send(self, command: base.Command, signature: Signature, body: bytes) -> None:
         self.border.before_publish(signature, self.url, command)
@@ -154,18 +99,8 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
         if due is not None and due > time_ns():
             # The score goes out as text: a float would lose its last digits here already.
             command("execute_command", "ZADD", self.delayed_tasks_key, due, body)
-        elif signature.priority:
-            command(
-                "execute_command",
-                "EVAL",
-                lua("publish_priority"),
-                1,
-                signature.routing_key,
-                body,
-                signature.priority,
-            )
         else:
-            command("execute_command", "RPUSH", signature.routing_key, body)
+            push(partial(command, "execute_command"), signature.routing_key, body, signature.priority)
 
     # -- consuming
 
@@ -195,8 +130,8 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
     def _start_claim(self, queue: str) -> None:
         lease = self.lease_time
         if self._caretaker is None:
-            self._caretaker = Caretaker(
-                self._create_client,
+            self._caretaker = self.Caretaker(
+                self._create_commands,
                 self.border,
                 lease=lease,
                 slots=self.slots,
@@ -299,17 +234,17 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
 
     def park(self, claimed: Claimed, seconds: float) -> None:
         """Lets a claimed message wait among the delayed tasks, which bring it to the queue's tail."""
+        due, what = self._parked(claimed, seconds)
+        keys = (claimed.keys.inflight, self.delayed_tasks_key)
+        self.commands.eval(lua("park"), 2, *keys, claimed.body, due, what)
+
+    @staticmethod
+    def _parked(claimed: Claimed, seconds: float) -> tuple[int, bytes]:
+        """When a message that waits is due, in Unix ns, and what waits."""
         signature = base.decode(claimed.body)
         signature.routing_key = claimed.keys.queue
-        self.commands.eval(
-            lua("park"),
-            2,
-            claimed.keys.inflight,
-            self.delayed_tasks_key,
-            claimed.body,
-            time_ns() + int(seconds * 1e9),
-            base.redelivered(signature.encode(), base.deliveries(claimed.body)),
-        )
+        what = base.redelivered(signature.encode(), base.deliveries(claimed.body))
+        return time_ns() + int(seconds * 1e9), what
 
     def bury(self, claimed: Claimed, reason: str) -> None:
         """Keeps a message that nobody can run in ``<queue>:dead``, with the reason."""
@@ -374,7 +309,16 @@ class Channel(RedisDeadLetters, base.TaskChannel, kombu_redis.Channel):  # type:
             self._caretaker = None
 
 
-def _command(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def push(execute: Callable[..., Any], queue: str, body: bytes, priority: int) -> None:
+    """Puts a message into a queue, in front of those with a lower priority."""
+    if priority:
+        execute("EVAL", lua("publish_priority"), 1, queue, body, priority)
+    else:
+        execute("RPUSH", queue, body)
+
+
+def command_of(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A command of a batch as a client takes it."""
     return args if name == "execute_command" else (name, *args)
 
 
@@ -386,10 +330,25 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     scheme = "redis"
     #: The URL is Machinery's and is read as Machinery reads it, not by Kombu.
     can_parse_url = True
+    #: Nothing is tried again below a batch, and no URL can say otherwise: Kombu need not look into it.
+    supports_batch_publish = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = ClaimingPoller()
+        if self.is_cluster():
+            from machinery_compat.transport.redis_cluster import Channel as ClusterChannel
+
+            self.Channel = ClusterChannel
+            self.supports_batch_publish = False
+
+    def is_cluster(self) -> bool:
+        """Whether the servers of the URL are a cluster."""
+        url = str(self.client.hostname or "").removeprefix(base.FAILOVER_PREFIX)
+        # What Kombu has taken apart is the URL of one server.
+        url = url if "://" in url else "redis://one"
+        options = self.client.transport_options or {}
+        return redis_client.Servers.of(base.border_of(options).redis, options).are_cluster_at(url)
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         uri = uri.removeprefix(base.FAILOVER_PREFIX)

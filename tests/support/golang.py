@@ -156,10 +156,17 @@ class Connection:
     delayed_poll_ms: int | None = None
     expire: int | None = None
     tag: str | None = None
+    master_name: str | None = None
+    sentinel_password: str | None = None
+    cluster: bool | None = None
 
     def flags(self) -> list[str]:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return [f"-{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+        return [
+            f"-{name.replace('_', '-')}={str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in given.items()
+            if value is not None
+        ]
 
 
 class GoWorker(Worker):

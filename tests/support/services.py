@@ -11,7 +11,8 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import pymongo
 import pymongo.errors
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -366,3 +368,172 @@ class RabbitServer(Server):
     def close_connections(self, reason: str = "test") -> None:
         """Cut all clients off; they may connect again at once."""
         self.ctl("close_all_connections", reason)
+
+
+class SentinelServer(RedisServer):
+    """One sentinel of a :class:`RedisGroup`."""
+
+    def __init__(self, name: str, master: RedisServer, quorum: int, password: str | None = None) -> None:
+        super().__init__()
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {self.directory}",
+            f"sentinel monitor {name} 127.0.0.1 {master.port} {quorum}",
+            f"sentinel down-after-milliseconds {name} 500",
+            f"sentinel failover-timeout {name} 5000",
+        ]
+        if master.password is not None:
+            lines.append(f"sentinel auth-pass {name} {master.password}")
+        if password is not None:
+            lines += [f"requirepass {password}", f"sentinel sentinel-pass {password}"]
+        self.password = password
+        # It writes what it learns into this file.
+        self.config = self.directory / "sentinel.conf"
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def _command(self) -> Sequence[str | Path]:
+        return [redis_binary(), self.config, "--sentinel"]
+
+
+class RedisGroup:
+    """A master, a replica of it and three sentinels, which make the replica the master within two seconds."""
+
+    SENTINELS = 3
+
+    def __init__(self, name: str = "chief", password: str | None = None, sentinel_password: str | None = None) -> None:
+        self.name = name
+        self.password, self.sentinel_password = password, sentinel_password
+        self.servers: list[RedisServer] = []
+        self.sentinels: list[SentinelServer] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self.servers = [self._server()]
+            self.servers.append(self._server({"replicaof": f"127.0.0.1 {self.servers[0].port}"}))
+            for _ in range(self.SENTINELS):
+                sentinel = SentinelServer(self.name, self.servers[0], 2, self.sentinel_password)
+                self.sentinels.append(self._stack.enter_context(sentinel))
+            wait_for(self._complete, 20, "the sentinels do not find each other and the replica")
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _server(self, options: Mapping[str, str] | None = None) -> RedisServer:
+        options = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", **(options or {})}
+        if self.password is not None:
+            options["masterauth"] = self.password
+        return self._stack.enter_context(RedisServer(password=self.password, options=options))
+
+    def _complete(self) -> bool:
+        for sentinel in self.sentinels:
+            with closing(sentinel.client()) as client:
+                seen = client.sentinel_master(self.name)
+                if seen["num-other-sentinels"] < self.SENTINELS - 1 or not client.sentinel_slaves(self.name):
+                    return False
+        return self._in_sync()
+
+    def _in_sync(self) -> bool:
+        with closing(self.master().client()) as client:
+            replicas = client.info("replication")
+            return bool(replicas["connected_slaves"] and replicas["slave0"]["state"] == "online")
+
+    def master(self) -> RedisServer:
+        """The server that the first sentinel takes for the master."""
+        with closing(self.sentinels[0].client()) as client:
+            _, port = client.sentinel_get_master_addr_by_name(self.name)
+        return next(server for server in self.servers if server.port == port)
+
+    def fail_over(self, how: Callable[[RedisServer], None] = Server.kill) -> RedisServer:
+        """Ends the master once the replica has what it has, and waits for the new one; returns the old."""
+        old = self.master()
+        with closing(old.client()) as client:
+            client.wait(1, 5000)
+        how(old)
+        wait_for(lambda: self.master() is not old and self._is_master(self.master()), 20, "no failover")
+        return old
+
+    @staticmethod
+    def _is_master(server: RedisServer) -> bool:
+        with closing(server.client()) as client:
+            return bool(client.info("replication")["role"] == "master")
+
+    def url(self, db: int = 0) -> str:
+        """The list of the sentinels, with the password of the master."""
+        credentials = "" if self.password is None else f"{self.password}@"
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis://{credentials}{hosts}/{db}"
+
+    def client(self, db: int = 0) -> Redis:
+        """A new client of the present master, which the caller closes."""
+        return self.master().client(db)
+
+
+class RedisClusterServers:
+    """Three Redis servers that share the slots; each with a replica, when asked."""
+
+    SLOTS = 16384
+
+    def __init__(self, count: int = 3, password: str | None = None, replicas: bool = False) -> None:
+        self.password = password
+        self.servers = [self._server() for _ in range(count)]
+        self.replicas = [self._server() for _ in range(count if replicas else 0)]
+        self._stack = ExitStack()
+
+    def _server(self) -> RedisServer:
+        options = {"cluster-enabled": "yes", "cluster-port": str(free_port()), "cluster-node-timeout": "2000"}
+        options |= {"repl-diskless-sync-delay": "0"}
+        if self.password is not None:
+            options["masterauth"] = self.password
+        return RedisServer(password=self.password, options=options)
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            for server in (*self.servers, *self.replicas):
+                self._stack.enter_context(server)
+            share = -(-self.SLOTS // len(self.servers))
+            first = self.servers[0]
+            for number, server in enumerate(self.servers):
+                with closing(server.client()) as client:
+                    last = min((number + 1) * share, self.SLOTS) - 1
+                    client.execute_command("CLUSTER ADDSLOTSRANGE", number * share, last)
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.options["cluster-port"])
+            for replica in self.replicas:
+                with closing(replica.client()) as client:
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.options["cluster-port"])
+            everyone = (*self.servers, *self.replicas)
+            wait_for(lambda: all(map(self._is_complete, everyone)), 20, "no cluster")
+            for server, replica in zip(self.servers, self.replicas, strict=False):
+                with closing(server.client()) as client, closing(replica.client()) as follower:
+                    follower.execute_command("CLUSTER REPLICATE", client.execute_command("CLUSTER MYID"))
+                    wait_for(lambda client=client: client.info("replication")["connected_slaves"], 20, "no replica")
+            self._stack = self._stack.pop_all()
+        return self
+
+    def _is_complete(self, server: RedisServer) -> bool:
+        with closing(server.client()) as client:
+            state = client.execute_command("CLUSTER INFO")
+            return state["cluster_state"] == "ok" and int(state["cluster_known_nodes"]) == len(self.servers) + len(
+                self.replicas
+            )
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def url(self) -> str:
+        credentials = "" if self.password is None else f"{self.password}@"
+        return f"redis://{credentials}" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def server_of(self, key: str) -> RedisServer:
+        """The server, none of the replicas, that has had a key from the start."""
+        with closing(self.servers[0].client()) as client:
+            slot = int(client.execute_command("CLUSTER KEYSLOT", key))
+        return self.servers[slot // -(-self.SLOTS // len(self.servers))]
+
+    def client(self) -> RedisCluster:
+        """A new client, which the caller closes."""
+        nodes = [ClusterNode("127.0.0.1", server.port) for server in self.servers]
+        return RedisCluster(startup_nodes=nodes, password=self.password)

@@ -54,14 +54,6 @@ def test_the_users_own_settings_go_before() -> None:
     assert app.conf.broker_transport_options["lease_time"] == 5
 
 
-@pytest.mark.parametrize("setting", [{"master_name": "m"}, {"cluster_enabled": True}])
-def test_sentinels_and_clusters_are_refused_not_ignored(setting: dict[str, object]) -> None:
-    app = application(broker="redis://localhost:1", redis=RedisConfig(**setting))
-
-    with pytest.raises(errors.ConfigError, match="not supported yet"):
-        _ = app.conf.broker_url
-
-
 @pytest.mark.parametrize(
     ("broker", "expected"), [("redis://localhost:1", "jobs"), ("amqp://localhost:1", "machinery_task")]
 )

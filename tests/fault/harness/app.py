@@ -12,7 +12,7 @@ import celery
 from celery import Task
 
 import machinery_compat
-from machinery_compat.config import AMQPConfig, Config
+from machinery_compat.config import AMQPConfig, Config, RedisConfig
 
 __all__ = ["CELERY", "GATHER", "OURS", "SYSTEMS", "WORK", "Settings", "make"]
 
@@ -31,6 +31,7 @@ class Settings:
         store: URL of the results.
         queue: name of the queue, and on RabbitMQ of the exchange and the binding.
         lease: seconds after which a silent worker's tasks belong to others.
+        master_name: the servers are sentinels of this master.
     """
 
     system: str
@@ -38,6 +39,7 @@ class Settings:
     store: str
     queue: str
     lease: float
+    master_name: str = ""
 
     def encode(self) -> str:
         return json.dumps(asdict(self))
@@ -63,6 +65,7 @@ def _ours(settings: Settings) -> Any:
         result_backend=settings.store,
         default_queue=settings.queue,
         amqp=AMQPConfig(exchange=settings.queue, binding_key=settings.queue),
+        redis=RedisConfig(master_name=settings.master_name),
     )
     app = machinery_compat.Celery("fault", config=config, set_as_current=False)
     if settings.broker.startswith("redis"):

@@ -140,6 +140,17 @@ def restart_broker(run: Run) -> None:
         run.hit(run.workers, time.time())
 
 
+def fail_over(run: Run) -> None:
+    """Kills the master when the replica has what was sent; once, since there is one replica."""
+    assert run.site.group is not None
+    for number in run.rounds():
+        if number == 0:
+            run.wait_sent()
+            since = time.time()
+            run.site.group.fail_over()
+            run.hit(run.workers, since)
+
+
 def store_down(run: Run) -> None:
     """Stops the store of results until more tasks have ended than the workers run at once."""
     for _ in run.rounds():

@@ -39,6 +39,7 @@ class Scenario:
         go: whether a Go worker takes tasks too.
         lease: seconds, where they are part of the scenario.
         longest: how long a task takes at the most, in leases, where it is long.
+        sentinels: whether broker and store are one Redis with a replica, behind sentinels.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Scenario:
     go: bool = False
     lease: float | None = None
     longest: float = 0.0
+    sentinels: bool = False
 
 
 def run(
@@ -69,7 +71,7 @@ def run(
     if scenario.lease is not None:
         plan = replace(plan, lease=scenario.lease, patience=plan.patience + scenario.lease)
     plan = replace(plan, patience=plan.patience + scenario.longest * plan.lease)
-    with closing(Site(system, broker, directory, plan.lease, scenario.durable, rabbit)) as site:
+    with closing(Site(system, broker, directory, plan.lease, scenario.durable, rabbit, scenario.sentinels)) as site:
         this = Run(site, plan, scenario.send, scenario.pool, scenario.concurrency, scenario.proxied)
         this.start_workers(scenario.workers)
         if scenario.go:
@@ -129,6 +131,14 @@ _ALL = (
     Scenario("freeze", "SIGSTOP past the lease, then SIGCONT", faults.freeze),
     Scenario("stall", "a worker's connections to the broker stall past the lease", faults.stall, proxied=1),
     Scenario("restart-broker", "kill -9 of the broker, and its restart", faults.restart_broker, durable=True),
+    Scenario(
+        "sentinel-failover",
+        "kill -9 of the master behind three sentinels",
+        faults.fail_over,
+        brokers=(REDIS,),
+        systems=(OURS,),
+        sentinels=True,
+    ),
     Scenario("store-down", "the store of results down while tasks end", faults.store_down, durable=True),
     Scenario(
         "go-beside",

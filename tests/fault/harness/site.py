@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
+from redis import Redis
 
 from tests.fault.harness.app import Settings, make
 from tests.fault.harness.proxy import Proxy
 from tests.support.golang import GoWorker
 from tests.support.python_worker import PythonWorker
-from tests.support.services import RabbitServer, RedisServer, Server
+from tests.support.services import RabbitServer, RedisGroup, RedisServer, Server
 
 __all__ = ["AMQP", "BROKERS", "REDIS", "Site", "children"]
 
@@ -35,6 +36,7 @@ class Site:
         lease: seconds.
         durable: whether the Redis servers keep what they have acknowledged when they are killed.
         rabbit: a RabbitMQ that runs already and is not stopped at the end.
+        sentinels: whether broker and store are one Redis with a replica, behind sentinels.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Site:
         lease: float,
         durable: bool = False,
         rabbit: RabbitServer | None = None,
+        sentinels: bool = False,
     ) -> None:
         self.system, self.broker_kind, self.directory, self.lease = system, broker, directory, lease
         self.journal, self.go_journal = directory / "journal", directory / "go-journal"
@@ -52,9 +55,15 @@ class Site:
         self.workers: list[PythonWorker] = []
         self.go_workers: list[GoWorker] = []
         self._orphans: list[psutil.Process] = []
+        self.group: RedisGroup | None = None
         with ExitStack() as stack:
-            self.store = stack.enter_context(RedisServer(appendonly=durable))
-            self.broker: Server = self._start_broker(stack, durable, rabbit)
+            if sentinels:
+                self.group = stack.enter_context(RedisGroup())
+                self.store = self.group.servers[0]
+                self.broker: Server = self.store
+            else:
+                self.store = stack.enter_context(RedisServer(appendonly=durable))
+                self.broker = self._start_broker(stack, durable, rabbit)
             self.store_proxy = stack.enter_context(Proxy(self.store.port))
             self.broker_proxy = stack.enter_context(Proxy(self.broker.port))
             self._stack = stack.pop_all()
@@ -68,12 +77,19 @@ class Site:
     # -- addresses
 
     def settings(self, proxied: bool) -> Settings:
+        if self.group is not None:
+            urls = self.group.url(0), self.group.url(1)
+            return Settings(self.system, *urls, self.queue, self.lease, self.group.name)
         assert isinstance(self.broker, RedisServer | RabbitServer)
         broker, store = self.broker.url(), self.store.url()
         if proxied:
             broker = broker.replace(f":{self.broker.port}/", f":{self.broker_proxy.port}/")
             store = store.replace(f":{self.store.port}/", f":{self.store_proxy.port}/")
         return Settings(self.system, broker, store, self.queue, self.lease)
+
+    def store_client(self) -> Redis:
+        """A client of the store of results, which the caller closes."""
+        return self.store.client() if self.group is None else self.group.client(1)
 
     # -- workers
 
@@ -142,7 +158,7 @@ class Site:
             queues = {name: count for name, count in self.broker.list_queues().items() if self.queue in name}
             return [f"{name} ({count})" for name, count in sorted(queues.items()) if count or name != self.queue]
         assert isinstance(self.broker, RedisServer)
-        client = self.broker.client()
+        client = (self.group or self.broker).client()
         try:
             names = sorted(key.decode() for key in client.keys("*"))
         finally:

@@ -30,7 +30,7 @@ class States:
     def update(self) -> int:
         """Looks once; returns how many have ended. A store that is down tells nothing."""
         uuids = list(self.open)
-        client = self.site.store.client()
+        client = self.site.store_client()
         try:
             for first in range(0, len(uuids), CHUNK):
                 chunk = uuids[first : first + CHUNK]

@@ -29,6 +29,10 @@ type Options struct {
 	Expire       int // seconds
 	Journal      string
 	Tag          string
+	// Of Redis, as in Machinery's configuration.
+	MasterName       string
+	SentinelPassword string
+	Cluster          bool
 }
 
 // Flavors are the brokers that can be built, with the version of Machinery that builds them.
@@ -54,6 +58,9 @@ func ParseOptions() (Options, error) {
 	flag.IntVar(&o.Expire, "expire", 3600, "seconds that results are kept")
 	flag.StringVar(&o.Journal, "journal", "", "file that gets a line for each execution")
 	flag.StringVar(&o.Tag, "tag", "go_worker", "consumer tag")
+	flag.StringVar(&o.MasterName, "master-name", "", "the redis:// URLs name sentinels of this master")
+	flag.StringVar(&o.SentinelPassword, "sentinel-password", "", "the password of the sentinels")
+	flag.BoolVar(&o.Cluster, "cluster", false, "the redis:// URLs name nodes of a cluster")
 	flag.Parse()
 	if o.Broker == "" || o.Backend == "" {
 		return o, fmt.Errorf("-broker and -backend are required")
@@ -91,6 +98,12 @@ type RedisAddress struct {
 
 // ParseRedis takes a redis:// URL apart.
 func ParseRedis(raw string) (RedisAddress, error) {
+	// A list of servers is no URL for Go: the hosts after the first are set aside.
+	list := ""
+	if first, others, found := strings.Cut(raw, ","); found {
+		hosts, path, _ := strings.Cut(others, "/")
+		list, raw = ","+hosts, first+"/"+path
+	}
 	parsed, err := url.Parse(raw)
 	if err != nil {
 		return RedisAddress{}, err
@@ -98,10 +111,14 @@ func ParseRedis(raw string) (RedisAddress, error) {
 	if parsed.Scheme != "redis" {
 		return RedisAddress{}, fmt.Errorf("not a redis:// URL: %s", raw)
 	}
-	address := RedisAddress{Host: parsed.Host}
+	address := RedisAddress{Host: parsed.Host + list}
 	if parsed.User != nil {
+		var both bool
 		address.User = parsed.User.Username()
-		address.Password, _ = parsed.User.Password()
+		if address.Password, both = parsed.User.Password(); !both {
+			// A word alone is a password, as in Machinery v1.
+			address.User, address.Password = "", address.User
+		}
 	}
 	if path := strings.Trim(parsed.Path, "/"); path != "" {
 		if address.DB, err = strconv.Atoi(path); err != nil {
@@ -110,6 +127,9 @@ func ParseRedis(raw string) (RedisAddress, error) {
 	}
 	return address, nil
 }
+
+// Addresses are those of the go-redis constructors and of the lock.
+func (a RedisAddress) Addresses() []string { return strings.Split(a.Joined(), ",") }
 
 // Joined is user:password@host:port, the form of the go-redis constructors and of the lock.
 func (a RedisAddress) Joined() string {

@@ -64,6 +64,8 @@ func configuration(options fleet.Options) *config.Config {
 			ConnectTimeout:         15,
 			NormalTasksPollPeriod:  1000,
 			DelayedTasksPollPeriod: options.DelayedPoll,
+			MasterName:             options.MasterName,
+			ClusterMode:            options.Cluster,
 		},
 	}
 }

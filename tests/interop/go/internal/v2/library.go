@@ -70,6 +70,9 @@ func configuration(options fleet.Options) *config.Config {
 			ConnectTimeout:         15,
 			NormalTasksPollPeriod:  1000,
 			DelayedTasksPollPeriod: options.DelayedPoll,
+			MasterName:             options.MasterName,
+			SentinelPassword:       options.SentinelPassword,
+			ClusterEnabled:         options.Cluster,
 		},
 	}
 }
@@ -83,7 +86,7 @@ func newBroker(options fleet.Options, cnf *config.Config) (brokersiface.Broker, 
 		return nil, err
 	}
 	if options.Flavor == "v2-goredis" {
-		return redisbroker.NewGR(cnf, []string{address.Joined()}, address.DB), nil
+		return redisbroker.NewGR(cnf, address.Addresses(), address.DB), nil
 	}
 	return redisbroker.New(cnf, address.Host, address.User, address.Password, "", address.DB), nil
 }
@@ -108,7 +111,7 @@ func storage(options fleet.Options, cnf *config.Config) (backendsiface.Backend, 
 		return nil, nil, err
 	}
 	if options.Flavor == "v2-goredis" {
-		return redisbackend.NewGR(cnf, []string{address.Joined()}, address.DB), lock, nil
+		return redisbackend.NewGR(cnf, address.Addresses(), address.DB), lock, nil
 	}
 	return redisbackend.New(cnf, address.Host, address.User, address.Password, "", address.DB), lock, nil
 }
@@ -125,7 +128,7 @@ func newLock(options fleet.Options, cnf *config.Config) (locksiface.Lock, error)
 	if err != nil {
 		return nil, err
 	}
-	return redislock.New(cnf, []string{address.Joined()}, address.DB, lockRetries), nil
+	return redislock.New(cnf, address.Addresses(), address.DB, lockRetries), nil
 }
 
 // announcing calls ready when consumption begins.
