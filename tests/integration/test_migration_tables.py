@@ -227,7 +227,14 @@ def test_settings_without_effect_do_nothing(redis_db: str, tmp_path: Path, monke
     monkeypatch.syspath_prepend(str(tmp_path))
     odd = importlib.import_module("odd")
     worker = PythonWorker(
-        tmp_path, broker=redis_db, backend=redis_db, queue="machinery_tasks", app="odd", tasks="odd", PYTHONPATH=path
+        tmp_path,
+        broker=redis_db,
+        backend=redis_db,
+        queue="machinery_tasks",
+        app="odd",
+        tasks="odd",
+        pool="solo",
+        PYTHONPATH=path,
     )
     with worker:
         assert odd.add.delay(1, 2).get(timeout=20) == 3
