@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import celery
 import pytest
@@ -211,31 +212,59 @@ WITHOUT_EFFECT: dict[str, Any] = {
 }
 
 
+class OddApp(Protocol):
+    def __call__(self, backend: str, **settings: Any) -> AbstractContextManager[Any]: ...
+
+
+@pytest.fixture
+def odd_app(redis_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OddApp:
+    """A module ``odd`` with an application that has settings, and a task ``add``; a worker of it runs."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    @contextmanager
+    def start(backend: str, **settings: Any) -> Iterator[Any]:
+        (tmp_path / "odd.py").write_text(
+            "from machinery_compat import Celery\n"
+            f"app = Celery('odd', broker={redis_db!r}, backend={backend!r}, set_as_current=False)\n"
+            f"app.conf.update({settings!r})\n"
+            "@app.task(shared=False)\n"
+            "def add(a: int, b: int) -> int:\n"
+            "    return a + b\n"
+        )
+        monkeypatch.delitem(sys.modules, "odd", raising=False)
+        module = importlib.import_module("odd")
+        worker = PythonWorker(
+            tmp_path,
+            broker=redis_db,
+            backend=backend,
+            queue="machinery_tasks",
+            app="odd",
+            tasks="odd",
+            pool="solo",
+            PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}",
+        )
+        with worker:
+            yield module
+
+    return start
+
+
 @pytest.mark.redis
 @pytest.mark.filterwarnings("ignore:The RedisBackend result backend (cannot store compressed|does not support)")
-def test_settings_without_effect_do_nothing(redis_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_without_effect_do_nothing(redis_db: str, odd_app: OddApp) -> None:
     assert set(WITHOUT_EFFECT) == {name for name, here in table_of_settings().items() if here == "no effect"}
-    (tmp_path / "odd.py").write_text(
-        "from machinery_compat import Celery\n"
-        f"app = Celery('odd', broker={redis_db!r}, backend={redis_db!r})\n"
-        f"app.conf.update({WITHOUT_EFFECT!r})\n"
-        "@app.task\n"
-        "def add(a: int, b: int) -> int:\n"
-        "    return a + b\n"
-    )
-    path = f"{tmp_path}:{Path(__file__).parents[2]}"
-    monkeypatch.syspath_prepend(str(tmp_path))
-    odd = importlib.import_module("odd")
-    worker = PythonWorker(
-        tmp_path,
-        broker=redis_db,
-        backend=redis_db,
-        queue="machinery_tasks",
-        app="odd",
-        tasks="odd",
-        pool="solo",
-        PYTHONPATH=path,
-    )
-    with worker:
+    with odd_app(redis_db, **WITHOUT_EFFECT) as odd:
         assert odd.add.delay(1, 2).get(timeout=20) == 3
         assert (odd.add.s(1, 2) | odd.add.s(3)).apply_async(countdown=0.1).get(timeout=20) == 6
+
+
+@pytest.mark.redis
+def test_a_result_backend_of_celery_itself_works_between_python_programs(odd_app: OddApp) -> None:
+    with odd_app("rpc://") as odd:
+        assert odd.add.delay(1, 2).get(timeout=20) == 3
+
+
+@pytest.mark.redis
+def test_queues_of_ones_own_are_lists_with_their_names(redis_db: str, odd_app: OddApp) -> None:
+    with odd_app(redis_db, task_queues={"a": {}}, task_default_queue="a") as odd:
+        assert odd.add.delay(1, 2).get(timeout=20) == 3
