@@ -30,6 +30,9 @@ class Connection(PersistentConnection):
         if isinstance(hostname, str):
             hostname = [url for url in hostname.split(";") if url]
         found = [transport_for(url.removeprefix(PREFIX)) for url in hostname or ["localhost"]]
+        if isinstance(transport, str) and ":" not in transport and not transport.startswith((PREFIX, FAILOVER_PREFIX)):
+            # The setting broker_transport names one of Kombu's, which does not speak Machinery.
+            transport = None
         addresses = [one.url for one in found]
         if len(addresses) > 1:
             # Going to the next one, Kombu looks at the scheme only, and knows another transport for it.
@@ -154,9 +157,16 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
             return str(self.app.machinery.config.amqp_settings.binding_key)
         return str(conf.task_default_queue)
 
+    @property
+    def create_task_message(self) -> Callable[..., Any]:
+        """Celery's message, which the channel turns into a Signature: protocol 2, whatever ``task_protocol`` says."""
+        return self.as_task_v2
+
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
         """Celery's sender, with the channel in the place of a serializer and of compression."""
+        # The sender reads it here, and would compress what is no text yet.
+        self.app.conf.task_compression = None
         send = self._create_task_sender()
         # A list on Redis needs no declaration; Kombu would copy the queue for each message to learn that.
         undeclared = not self.is_amqp()

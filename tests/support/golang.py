@@ -103,6 +103,22 @@ def build(package: str) -> Path:
     return binary
 
 
+def output(binary: Path, *arguments: str) -> str:
+    """What one of our programs prints; it may run the go command of ``find_go``."""
+    path = os.pathsep.join([str(find_go().parent), os.environ.get("PATH", "")])
+    finished = subprocess.run(
+        [str(binary), *arguments],
+        cwd=MODULE,
+        env={**_environment(), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=REQUEST_SECONDS * 4,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
 def _run_go(go: Path, *arguments: str) -> None:
     try:
         finished = subprocess.run(
