@@ -30,9 +30,7 @@ class Frontier(Store):
 
     def group_completed(self, uuid: str, count: int) -> bool:
         # Read each time, since a group may grow.
-        meta = self.group_meta(uuid)
-        if meta is None:
-            raise self.group_missing(uuid)
+        meta = self.known_group(uuid)
         ended = self._ended.setdefault(uuid, set())
         if len(self._ended) > GROUPS:
             self._ended.pop(next(iter(self._ended)), None)

@@ -12,6 +12,7 @@ from machinery_compat.backends.base import Backend
 from machinery_compat.backends.frontier import Frontier
 from machinery_compat.backends.limits import TooLarge
 from machinery_compat.backends.runs import run_of
+from machinery_compat.backends.store import grown
 from machinery_compat.wire import GroupMeta, Signature, TaskState
 
 __all__ = ["MemcacheBackend"]
@@ -161,7 +162,7 @@ class MemcacheBackend(Frontier, Backend):
             data, mark = self.client.gets(uuid)
             if data is None:
                 raise self.group_missing(uuid)
-            meta = self.grown(self.decode_group(uuid, data), member, described)
+            meta = grown(self.decode_group(uuid, data), member, described)
             # The mark of a chord that is triggered stays.
             if self._replace(uuid, meta.encode() + data[len(data.rstrip()) :], mark):
                 return

@@ -20,7 +20,7 @@ from machinery_compat.backends import mongo_documents as documents
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.frontier import Frontier
 from machinery_compat.backends.limits import TooLarge
-from machinery_compat.backends.store import STATES, Watched
+from machinery_compat.backends.store import STATES, Watched, grown
 from machinery_compat.wire import ZERO_TIME, GroupMeta, Signature, TaskState
 
 __all__ = ["MongoBackend"]
@@ -244,17 +244,14 @@ class MongoBackend(Frontier, Backend):
         found = self._groups.update_one({"_id": uuid, "chord_triggered": {"$ne": True}}, {"$set": change})
         if found.matched_count:
             return True
-        if self.group_meta(uuid) is None:
-            raise self.group_missing(uuid)
+        self.known_group(uuid)
         return False
 
     def add_member(self, uuid: str, member: str, described: str) -> None:
         while True:
-            meta = self.group_meta(uuid)
-            if meta is None:
-                raise self.group_missing(uuid)
+            meta = self.known_group(uuid)
             before = {"_id": uuid, "task_uuids": meta.task_uuids, "celery": meta.celery}
-            meta = self.grown(meta, member, described)
+            meta = grown(meta, member, described)
             change = {"task_uuids": meta.task_uuids, **({"celery": meta.celery} if meta.celery else {})}
             if self._groups.update_one(before, {"$set": change}).matched_count:
                 return

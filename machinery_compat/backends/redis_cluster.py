@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from machinery_compat.backends.frontier import Frontier
-from machinery_compat.backends.redis import PIPELINE, Mutex, RedisBackend
+from machinery_compat.backends.redis import PIPELINE, RedisBackend
 from machinery_compat.redis_client import Servers, lua
 from machinery_compat.wire import TaskState
 
@@ -40,11 +40,9 @@ class ClusterBackend(Frontier, RedisBackend):
         return False
 
     def add_member(self, uuid: str, member: str, described: str) -> None:
-        with Mutex(self.client):
-            meta = self.group_meta(uuid)
-            if meta is None:
-                raise self.group_missing(uuid)
-            self.put_group(self.grown(meta, member, described))
+        # Without the list of members that a script on one server shortens.
+        with self.group_lock():
+            self.grow(uuid, member, described)
 
 
 def backend(app: Any, url: str, **kwargs: Any) -> RedisBackend:
