@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from celery._state import get_current_task
 from celery.app.task import Context
@@ -39,6 +39,8 @@ from machinery_compat.wire import (
 __all__ = ["Workflow", "fibonacci_next"]
 
 logger = logging.getLogger("machinery_compat.workflow")
+
+T = TypeVar("T")
 
 #: The longest time between two retries, in seconds: a century.
 LONGEST_RETRY = 100 * 365 * 86_400
@@ -151,18 +153,30 @@ class Workflow:
         return True
 
     def _send_patiently(self, signature: Signature) -> Signature:
-        """Sends what follows the running task; while the broker is away the task has not ended.
+        """Sends what follows the running task, also after an outage of the broker."""
+        return self.patiently(partial(self._send, signature), f"{signature.name}[{signature.uuid}] cannot be sent")
+
+    def patiently(self, work: Callable[[], T], failing: str) -> T:
+        """Does what belongs to the end of the running task; while broker or store are away the task has not ended.
 
         It is not acknowledged until then: if the worker is killed meanwhile, another one runs it again.
+
+        Args:
+            work: what may be done twice.
+            failing: what it means that it fails, for the log.
+
+        Raises:
+            Exception: what does not pass by waiting, or has not passed in ten minutes.
         """
         until = time.monotonic() + (PATIENCE if get_current_task() is not None else 0)
         while True:
             try:
-                return self._send(signature)
-            except OperationalError as exc:
-                if time.monotonic() >= until:
+                return work()
+            except Exception as exc:
+                may_pass = isinstance(exc, OperationalError) or self.app.backend.exception_safe_to_retry(exc)
+                if not may_pass or time.monotonic() >= until:
                     raise
-                logger.warning("%s[%s] cannot be sent now: %s; trying again", signature.name, signature.uuid, exc)
+                logger.warning("%s now: %s; trying again", failing, exc)
                 time.sleep(PATIENCE_PAUSE)
 
     def _fail_follower(self, signature: Signature, of: Signature, exc: errors.EncodeError) -> None:
@@ -176,7 +190,7 @@ class Workflow:
                 error=f"Reflect task args error: {exc}",
                 created_at=now_text(),
             )
-            self.app.backend.put_state(state)
+            self.patiently(partial(self.app.backend.put_state, state), f"the end of {signature.uuid} cannot be stored")
 
     # -- success
 
@@ -272,16 +286,20 @@ class Workflow:
             count: how many members it has.
             callback: the chord's callback.
         """
-        backend = self.app.backend
+        failing = f"the chord of group {uuid} cannot be checked"
         try:
-            if not backend.group_completed(uuid, count):
-                backend.watch_chord(uuid, callback)
-                return
-            if not backend.trigger_chord(uuid):
-                return
-            self.complete_chord(uuid, callback)
+            if self.patiently(partial(self._take_chord, uuid, count, callback), failing):
+                self.complete_chord(uuid, callback)
         except errors.MachineryError as exc:
-            logger.error("the chord of group %s cannot be checked: %s", uuid, exc)
+            logger.error("%s: %s", failing, exc)
+
+    def _take_chord(self, uuid: str, count: int, callback: Signature) -> bool:
+        """Whether the callback of a chord is this process's to send."""
+        backend = self.app.backend
+        if not backend.group_completed(uuid, count):
+            backend.watch_chord(uuid, callback)
+            return False
+        return bool(backend.trigger_chord(uuid))
 
     def complete_chord(self, uuid: str, callback: Signature) -> None:
         """Sends the callback of a chord whose flag is this process's, or fails it with the first failed member.
@@ -289,9 +307,9 @@ class Workflow:
         Raises:
             BackendError: a member's state is missing.
         """
-        backend = self.app.backend
-        backend.watch_chord(uuid, callback, began=True)
-        states = backend.group_task_states(uuid)
+        backend, failing = self.app.backend, f"the callback of group {uuid} cannot be sent"
+        self.patiently(partial(backend.watch_chord, uuid, callback, began=True), failing)
+        states = self.patiently(partial(backend.group_task_states, uuid), failing)
         failed = next((state for state in states if state.state != SUCCESS), None)
         if failed is not None:
             # Go drops the callback without a word; here whoever waits for it learns why.
@@ -303,7 +321,7 @@ class Workflow:
                 followers.mark_exact(callback)
             if not self._send_follower(callback, callback):
                 return
-        backend.unwatch_chord(uuid)
+        self.patiently(partial(backend.unwatch_chord, uuid), f"the chord of group {uuid} cannot be forgotten")
 
     # -- retries
 

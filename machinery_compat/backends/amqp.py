@@ -14,6 +14,7 @@ import amqp
 from kombu.utils import json as kombu_json
 
 from machinery_compat import amqp_client, errors, urls
+from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.wire import FAILURE, SUCCESS, ZERO_TIME, GroupMeta, Signature, TaskState
 
@@ -109,14 +110,19 @@ class AMQPBackend(Backend):
     def _latest(self, uuid: str) -> TaskState | None:
         def take(channel: Any) -> list[bytes]:
             bodies: list[bytes] = []
-            last, left = None, 1
+            kept, left = None, 1
             while left and (message := channel.basic_get(uuid)) is not None:
-                if last is not None:
-                    channel.basic_ack(last)
-                last, left = message.delivery_tag, message.delivery_info["message_count"]
-                bodies.append(_bytes(message.body))
-            if last is not None:
-                channel.basic_reject(last, requeue=True)
+                tag, left = message.delivery_tag, message.delivery_info["message_count"]
+                body = _bytes(message.body)
+                if kept is not None and _is_late(body, bodies[-1]):
+                    channel.basic_ack(tag)
+                    continue
+                if kept is not None:
+                    channel.basic_ack(kept)
+                kept = tag
+                bodies.append(body)
+            if kept is not None:
+                channel.basic_reject(kept, requeue=True)
             return bodies
 
         try:
@@ -249,6 +255,17 @@ def _in_order(states: list[TaskState]) -> list[TaskState]:
     if any(place is None for place in places):
         return states
     return [state for _, state in sorted(zip(places, states, strict=True), key=lambda pair: pair[0] or 0)]
+
+
+def _is_late(body: bytes, before: bytes) -> bool:
+    """Whether a state is no news after the one before it: a task that has ended is not RECEIVED any more."""
+    if b'"RECEIVED"' not in body:
+        return False
+    try:
+        old, new = TaskState.decode(before), TaskState.decode(body)
+    except errors.DecodeError:
+        return False
+    return not fence.may_replace(old, new.state)
 
 
 def _index(state: TaskState) -> int | None:

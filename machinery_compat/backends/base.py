@@ -200,7 +200,10 @@ class Backend(GroupBackend):
     def _has_later_run(self, task_id: str, request: Any, state: str) -> bool:
         """Looks before anything is sent what else is seen when the state is written."""
         run = fence.run_of(request, task_id)
-        if fence.may_write(self.task_state(task_id), run):
+        failing = f"what {task_id} has become meanwhile cannot be read"
+        if fence.may_replace(
+            self.app.machinery.workflow.patiently(lambda: self.task_state(task_id), failing), state, run=run
+        ):
             return False
         fence.supersede(request, TaskState(task_uuid=task_id, state=state), run)
         return True

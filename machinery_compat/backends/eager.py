@@ -44,9 +44,7 @@ class EagerBackend(Backend):
 
     def _update_state(self, state: TaskState, only_over: str, run: int | None) -> bool:
         old = self.task_state(state.task_uuid)
-        if only_over and (old is None or old.state != only_over):
-            return False
-        if not fence.may_write(old, run):
+        if not fence.may_replace(old, state.state, only_over, run):
             return False
         if old is not None:
             state.task_name, state.created_at = old.task_name, old.created_at

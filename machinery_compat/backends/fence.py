@@ -1,9 +1,12 @@
-"""Keeps the state that a later run of a task has written from the runs before it.
+"""Keeps what a task has become from those who come late.
 
 A worker that was frozen or cut off has its tasks run again by another one, and then comes back to
 write what it has. A run that is not the first says which one it is in the member of ours of the
 documents that it writes, as the first thing there, so that a store's script can find it. A
 document of a first run has no such thing and is Go's, byte for byte.
+
+RECEIVED says that a task has begun its way. A worker that learns late of a message that another one
+has run by now does not write it over the task's end.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from typing import Any
 from kombu.utils import json as kombu_json
 
 from machinery_compat.transport.redelivery import deliveries
-from machinery_compat.wire import TaskState
+from machinery_compat.wire import FAILURE, RECEIVED, SUCCESS, TaskState
 
-__all__ = ["is_superseded", "may_write", "run_of", "sign", "supersede"]
+__all__ = ["ENDS", "is_superseded", "may_replace", "run_of", "sign", "supersede", "written_by"]
 
 logger = logging.getLogger("machinery_compat.backends")
 
+#: What RECEIVED never replaces.
+ENDS = frozenset({SUCCESS, FAILURE})
 _RUN = re.compile(r'\{"run": (\d+)')
 
 
@@ -37,12 +42,26 @@ def sign(state: TaskState, run: int | None) -> None:
         state.celery = kombu_json.dumps({"run": run, **extra})
 
 
-def may_write(old: TaskState | None, run: int | None) -> bool:
-    """Whether a run may write over a state; a store does both in one step."""
-    if old is None or run is None or not old.celery:
-        return True
-    found = _RUN.match(old.celery)
-    return found is None or int(found[1]) <= run
+def written_by(state: TaskState) -> int:
+    """Which run of its task a state comes from, 0 for the first."""
+    found = _RUN.match(state.celery or "")
+    return int(found[1]) if found else 0
+
+
+def may_replace(old: TaskState | None, new: str, only_over: str = "", run: int | None = None) -> bool:
+    """Whether a state may be written over the present one; a store looks and writes in one step.
+
+    Args:
+        old: the present state.
+        new: the name of the new one.
+        only_over: the name that the present one must have.
+        run: which run writes; None for none.
+    """
+    if old is None:
+        return not only_over
+    if (only_over and old.state != only_over) or (new == RECEIVED and old.state in ENDS):
+        return False
+    return run is None or written_by(old) <= run
 
 
 def supersede(request: Any, state: TaskState, run: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from celery.exceptions import ChordError
@@ -26,10 +27,12 @@ class GroupBackend(ReadingBackend):
 
     def fail_unrunnable(self, signature: Signature, error: str) -> None:
         """Fails a task that cannot be started at all; Go does so when its arguments do not convert."""
-        self.update_states([TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)])
+        state = TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)
+        workflow = self.app.machinery.workflow
+        workflow.patiently(partial(self.update_states, [state]), f"the end of {signature.uuid} cannot be stored")
         exc = errors.TaskError(error)
         self._fail_followers(signature, exc, None)
-        self.app.machinery.workflow.failed(signature, error, exc)
+        workflow.failed(signature, error, exc)
 
     def fail_chord(self, callback: Signature, member: TaskState) -> None:
         """Fails the callback of a chord of which a member has failed: somebody may wait for it.

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from machinery_compat import errors, memcache_client, urls
+from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.frontier import Frontier
 from machinery_compat.backends.limits import TooLarge
-from machinery_compat.backends.runs import run_of
 from machinery_compat.backends.store import grown
 from machinery_compat.wire import GroupMeta, Signature, TaskState
 
@@ -115,7 +115,7 @@ class MemcacheBackend(Frontier, Backend):
         except errors.BackendError:
             # Whatever it is, a reader could not use it.
             return not only_over
-        if (only_over and old.state != only_over) or (run is not None and run_of(old) > run):
+        if not fence.may_replace(old, state.state, only_over, run):
             return False
         state.task_name, state.created_at = old.task_name, old.created_at
         return True

@@ -20,7 +20,7 @@ import msgspec
 from bson import Int64
 
 from machinery_compat import errors
-from machinery_compat.backends.runs import run_of
+from machinery_compat.backends import fence
 from machinery_compat.wire import FAILURE, SUCCESS, ZERO_TIME, GroupMeta, TaskResult, TaskState, gojson, gotime
 
 __all__ = ["group_document", "group_of", "state_document", "state_of"]
@@ -52,7 +52,7 @@ def state_document(state: TaskState, expiry: int) -> tuple[dict[str, Any], list[
     if state.celery is not None:
         # Go leaves it where it is: it counts as long as the state is the one that it came with.
         members["celery"] = {"state": state.state, "error": state.error, "extra": state.celery}
-        if run := run_of(state):
+        if run := fence.written_by(state):
             members["celery"]["run"] = run
     return members, [name for name in ("results", "error", "delete_at", "celery") if name not in members]
 

@@ -15,13 +15,13 @@ from bson.errors import BSONError
 from pymongo import errors as pymongo_errors
 
 from machinery_compat import errors, urls
-from machinery_compat.backends import mongo_chords
+from machinery_compat.backends import fence, mongo_chords
 from machinery_compat.backends import mongo_documents as documents
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.frontier import Frontier
 from machinery_compat.backends.limits import TooLarge
 from machinery_compat.backends.store import STATES, Watched, grown
-from machinery_compat.wire import ZERO_TIME, GroupMeta, Signature, TaskState
+from machinery_compat.wire import RECEIVED, ZERO_TIME, GroupMeta, Signature, TaskState
 
 __all__ = ["MongoBackend"]
 
@@ -195,6 +195,8 @@ class MongoBackend(Frontier, Backend):
         condition: dict[str, Any] = {"_id": state.task_uuid}
         if only_over:
             condition["state"] = only_over
+        elif state.state == RECEIVED:
+            condition["state"] = {"$nin": sorted(fence.ENDS)}
         if run is not None:
             condition["$nor"] = [
                 {"state": name, "celery.state": name, "celery.run": {"$gt": run}} for name in sorted(STATES)

@@ -80,6 +80,8 @@ class Store:
     def update_states(self, states: Sequence[TaskState], only_over: str = "", run: int | None = None) -> Sequence[bool]:
         """Writes states, each keeping its task's name and time of creation.
 
+        RECEIVED is not written over a task's end, see :mod:`machinery_compat.backends.fence`.
+
         Args:
             states: the documents.
             only_over: write only where this is the present state.

@@ -10,6 +10,7 @@
 -- ARGV[6]  which run of the task writes this: what a later one has written stays; '' for any
 --
 -- Returns 1, or 0 when it was not written.
+local RECEIVED = '","State":"RECEIVED"' -- comes late where the task has ended
 local name, created = '', '0001-01-01T00:00:00Z'
 local old = redis.call('GET', KEYS[1])
 if ARGV[5] ~= '' and not old then return 0 end
@@ -17,7 +18,9 @@ if old then
     -- The escaped text is spliced, never decoded: a name stays byte for byte what it was.
     name = string.match(old, '"TaskName":"(.-)","State":') or name
     created = string.match(old, '^.*"CreatedAt":"([^"]*)"') or created
-    if ARGV[5] ~= '' and string.match(old, '"State":"(%u+)"') ~= ARGV[5] then return 0 end
+    local state = string.match(old, '"State":"(%u+)"')
+    if ARGV[5] ~= '' and state ~= ARGV[5] then return 0 end
+    if (state == 'SUCCESS' or state == 'FAILURE') and string.find(ARGV[2], RECEIVED, 1, true) == 1 then return 0 end
     if ARGV[6] ~= '' then
         -- The first thing in the member of ours; a quote inside any text is escaped.
         local run = string.match(old, '"Celery":"{\\"run\\": (%d+)')

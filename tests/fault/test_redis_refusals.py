@@ -13,7 +13,7 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from machinery_compat import Config, Group, Server, TaskState, errors, new_signature
+from machinery_compat import Chord, Config, Group, Server, TaskState, errors, new_signature
 from machinery_compat.redis_errors import ADVICE, refusal
 from tests.conftest import Names
 from tests.integration.conftest import TASKS
@@ -162,6 +162,27 @@ def test_a_result_is_kept_while_the_store_takes_none(
             wait_for(lambda: "refuses it with OOM" in worker.text(), 30, worker.text)
 
         assert result.get(timeout=20) == str(gate)
+
+
+def test_the_last_member_of_a_chord_waits_for_the_store(
+    redis_db: str, server: RedisServer, names: Names, tmp_path: Path
+) -> None:
+    """Its own result is stored; the group cannot be looked at, nor its callback be sent, until the store lets it."""
+    store = server.url().replace("redis://", "redis://fleet:secret@")
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "fleet", "on", ">secret", "+@all", "~*")
+        sender = machinery(redis_db, store, names)
+        chord = Chord(Group(new_signature("py_add", 1, 2), new_signature("py_add", 3, 4)), new_signature("py_add"))
+        asked = sender.send_chord(chord)
+        client.execute_command("ACL", "SETUSER", "fleet", "resetkeys", "~task_*")
+        with PythonWorker(tmp_path, broker=redis_db, backend=store, queue=names.queue) as worker:
+            waiting = f"the chord of group {chord.group.group_uuid} cannot be checked now"
+            wait_for(lambda: waiting in worker.text(), 30, worker.text)
+            client.execute_command("ACL", "SETUSER", "fleet", "~*")
+
+            assert asked.get_with_timeout(30, sleep=0.01) == [10]
+            states = [sender.backend.task_state(member.uuid) for member in chord.group.tasks]
+            assert [state.state for state in states] == ["SUCCESS", "SUCCESS"]
 
 
 def test_a_task_that_cannot_be_started_is_failed_when_the_store_is_back(

@@ -101,6 +101,16 @@ def test_the_latest_state_is_read_again_and_again(backend: Backend, uuid: str, r
     assert TaskState.decode(raw.basic_get(uuid).body).state == "SUCCESS"
 
 
+def test_received_after_an_end_is_no_news(backend: Backend, uuid: str, raw: amqp.Channel) -> None:
+    """From a worker that was frozen until another one had run the task."""
+    update(backend, uuid, "SUCCESS", results=[TaskResult.from_raw("int64", b"3")])
+    update(backend, uuid, "RECEIVED")
+
+    assert [backend.task_state(uuid).state for _ in range(2)] == ["SUCCESS", "SUCCESS"]
+    assert TaskState.decode(raw.basic_get(uuid).body).state == "SUCCESS"
+    assert raw.basic_get(uuid) is None
+
+
 def test_a_queue_that_nobody_has_is_not_made(backend: Backend, uuid: str, raw: amqp.Channel) -> None:
     assert backend.task_states([uuid, f"{uuid}-2"]) == [None, None]
     with pytest.raises(amqp.NotFound):

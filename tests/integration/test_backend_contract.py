@@ -179,6 +179,19 @@ class TestTasks:
         update(backend, uuid, "RETRY", only_over="PENDING")
         assert backend.task_state(uuid).state == "SUCCESS"
 
+    @pytest.mark.parametrize("end", ["SUCCESS", "FAILURE"])
+    def test_received_does_not_replace_an_end(self, backend: Backend, uuid: str, end: str) -> None:
+        pending(backend, uuid)
+        others = [f"{uuid}-1", f"{uuid}-2"]
+        update(backend, uuid, end, results=[TaskResult.from_raw("int64", b"1")] if end == "SUCCESS" else None)
+
+        received = [TaskState(task_uuid=one, state="RECEIVED") for one in (others[0], uuid, others[1])]
+        assert list(backend.update_states(received, run=0)) == [True, False, True]
+        assert list(backend.update_states(received[1:2], run=1)) == [False]
+
+        assert [one.state for one in backend.task_states([others[0], uuid, others[1]])] == ["RECEIVED", end, "RECEIVED"]
+        assert backend.update_states([TaskState(task_uuid=uuid, state="STARTED")], run=1)[0]
+
     def test_many_states_keep_their_order(self, backend: Backend, uuid: str) -> None:
         uuids = [f"{uuid}-{number}" for number in range(1500)]
         backend.put_pending([Signature(uuid=one, name=f"n{number}") for number, one in enumerate(uuids)])

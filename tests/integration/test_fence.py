@@ -156,5 +156,14 @@ def test_who_gives_a_message_up_writes_over_every_run(backend: Backend) -> None:
 
     assert (state(backend).state, state(backend).error) == (FAILURE, "given up")
     # Whoever puts it back into its queue runs it for the first time again.
+    backend.store_result("task_1", None, STARTED, request=run(a_task()))
+    assert state(backend).state == STARTED
+
+
+def test_a_worker_that_learns_late_of_a_finished_task_leaves_its_end(backend: Backend) -> None:
+    backend.mark_as_done("task_1", 5, request=run(a_task()))
+
     backend.store_received([a_task()])
-    assert state(backend).state == RECEIVED
+    backend.store_received([a_task()], 2)
+
+    assert state(backend).state == SUCCESS
