@@ -152,14 +152,21 @@ class AppBorder(Border):
         queue = amqp.router.route(options, step["task"], step["args"], step["kwargs"]).get("queue")
         if queue is None or queue == amqp.default_queue:
             return ""
-        return str(queue.routing_key)
+        return str(queue.routing_key if amqp.is_amqp() else queue.name)
 
     def route(self, exchange: str, routing_key: str) -> tuple[str, str]:
-        # Celery sends to a queue by its name, through the exchange that has none.
+        queues = self.app.amqp.queues
+        if self.app.amqp.is_amqp():
+            # Celery sends to a queue by its name, through the exchange that has none.
+            if exchange:
+                return exchange, routing_key
+            return queues[routing_key].exchange.name, queues[routing_key].routing_key
         if exchange:
-            return exchange, routing_key
-        queue = self.app.amqp.queues[routing_key]
-        return queue.exchange.name, queue.routing_key
+            # Nothing is bound on other brokers: a RoutingKey is the name of a queue.
+            for queue in list(queues.values()):
+                if (queue.exchange.name, queue.routing_key) == (exchange, routing_key):
+                    return exchange, queue.name
+        return exchange, routing_key
 
     def publishing(self, signature: Signature) -> None:
         tracing.carry(self.app, signature)

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from celery import Celery as PlainCelery
 from celery.contrib.testing.worker import start_worker
+from kombu import Exchange, Queue
 from redis import Redis
 
 from machinery_compat import Celery, Config, Float32, GoType, Int8, Signature, enable
@@ -114,6 +115,22 @@ def test_what_is_sent_is_a_signature(app: PlainCelery, client: Redis, names: Nam
     state = json.loads(client.get(result.id))
     assert (state["State"], state["TaskName"]) == ("PENDING", "add")
     assert client.ttl(result.id) > 0
+
+
+def test_a_queue_with_a_routing_key_of_its_own(app: PlainCelery, client: Redis, names: Names) -> None:
+    """What goes there by the queue's name, by its key, or as a chain's next step, is in the list that is read."""
+    own = f"{names.queue}-own"
+    app.conf.task_queues = [Queue(own, Exchange("own"), routing_key="k.b")]
+
+    app.send_task("add", [1, 2], queue=own)
+    app.send_task("add", [1, 2], exchange="own", routing_key="k.b")
+    app.signature("add", (1,), queue=own).apply_async(link=app.signature("add", (2,), queue=own))
+
+    sent = [Signature.decode(body) for body in client.lrange(own, 0, -1)]
+    assert [one.routing_key for one in sent] == [own] * 3
+    (follower,) = sent[2].on_success or ()
+    assert follower is not None
+    assert follower.routing_key == own
 
 
 def test_tasks_run_and_give_their_results(app: PlainCelery, start: Start) -> None:
