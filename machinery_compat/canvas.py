@@ -223,12 +223,7 @@ def to_signature(
         args, kwargs = parameters.positional(args, kwargs)
     signature = base.copy() if base is not None else Signature(uuid=headers["id"] or new_task_uuid())
     signature.name = headers["task"]
-    signature.args = [
-        arg_of(value, parameters.type_at(index) if parameters else None, strict=strict)
-        for index, value in enumerate(args)
-    ]
-    for name, value in kwargs.items():
-        signature.args.append(arg_of(value, _keyword_type(parameters, name), keyword=name, strict=strict))
+    signature.args = args_of(args, kwargs, parameters, strict=strict)
     signature.priority = priority_of(priority)
     set_eta(signature, headers.get("eta"))
     signature.headers = _user_headers(headers, extra, (base.headers if base is not None else None) or {})
@@ -236,6 +231,35 @@ def to_signature(
         signature.headers[HEADER] = json_text(extra, f"task {signature.name}")
     outgoing.check_fields(signature)
     return signature
+
+
+def args_of(
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    parameters: Parameters | None,
+    *,
+    first: int = 0,
+    strict: bool = False,
+) -> list[Arg]:
+    """The Args of a call.
+
+    Args:
+        args: the positional arguments.
+        kwargs: the others.
+        parameters: those of the task's function, where this process knows it.
+        first: which parameter the first of the positional ones is.
+        strict: see :func:`arg_of`.
+
+    Raises:
+        EncodeError: an argument cannot be sent.
+    """
+    made: list[Arg] = [
+        arg_of(value, parameters.type_at(index) if parameters else None, strict=strict)
+        for index, value in enumerate(args, first)
+    ]
+    for name, value in kwargs.items():
+        made.append(arg_of(value, _keyword_type(parameters, name), keyword=name, strict=strict))
+    return made
 
 
 def _keyword_type(parameters: Parameters | None, name: str) -> str | None:

@@ -94,6 +94,7 @@ class Maker:
         options_of: the options that a task of this process has by itself.
         routing_key_of: where a step is sent.
         root_id: the id of the first task of the workflow.
+        strict: whether a step's arguments must be of Machinery's types.
     """
 
     def __init__(
@@ -102,11 +103,13 @@ class Maker:
         options_of: Callable[[str], Mapping[str, Any]],
         routing_key_of: Callable[[Step], str],
         root_id: str,
+        strict: bool = False,
     ) -> None:
         self.parameters_of = parameters_of
         self.options_of = options_of
         self.routing_key_of = routing_key_of
         self.root_id = root_id
+        self.strict = strict
 
     def attach(self, signature: Signature, embed: Mapping[str, Any]) -> None:
         """Gives a Signature what follows it.
@@ -219,7 +222,11 @@ class Maker:
             # Such a time counts from when the step is sent.
             raise _NotPlain
         signature = Signature(uuid=options.get("task_id") or new_uuid(), name=name)
-        signature.args = self._args(step)
+        parameters = self.parameters_of(name)
+        # What is passed on stands before its own.
+        first = 0 if step.get("immutable") else 1
+        args, kwargs = step.get("args") or (), step.get("kwargs") or {}
+        signature.args = canvas.args_of(args, kwargs, parameters, first=first, strict=self.strict)
         signature.routing_key = self.routing_key_of({**step, "options": options})
         signature.priority = canvas.priority_of(options.get("priority"))
         canvas.set_eta(signature, options.get("eta"))
@@ -247,18 +254,6 @@ class Maker:
             about["parent_id"] = parent_id
         signature.headers = {HEADER: canvas.json_text(about, f"the step {step.get('task')}")}
         return signature
-
-    def _args(self, step: Step) -> list[Any]:
-        parameters = self.parameters_of(step["task"])
-        # What is passed on stands before them.
-        first = 0 if step.get("immutable") else 1
-        args = [
-            canvas.arg_of(value, parameters.type_at(index) if parameters else None)
-            for index, value in enumerate(step.get("args") or (), first)
-        ]
-        for name, value in (step.get("kwargs") or {}).items():
-            args.append(canvas.arg_of(value, keyword=name))
-        return args
 
 
 def _said(options: Mapping[str, Any]) -> dict[str, Any]:

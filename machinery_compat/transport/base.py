@@ -96,7 +96,7 @@ class Border:
 
     def maker(self, root_id: str) -> followers.Maker:
         """Makes what follows the tasks of a Celery workflow."""
-        return followers.Maker(self.parameters, self.options_of, self.routing_key_of, root_id)
+        return followers.Maker(self.parameters, self.options_of, self.routing_key_of, root_id, self.strict)
 
     def options_of(self, name: str) -> Mapping[str, Any]:
         """The options that a task has by itself, where this process has it."""

@@ -362,6 +362,8 @@ def test_strict_mode_refuses_what_machinery_has_no_type_for(server: Server, clie
             server.app.send_task("add", [value])
         with pytest.raises(EncodeError, match="strict"):
             server.app.send_task("add", kwargs={"value": value})
+        with pytest.raises(EncodeError, match="strict"):
+            server.app.send_task("add", [1], link=server.app.signature("add", [value]))
     server.app.send_task("add", [1, "x", [1, 2]])
 
     assert client.llen(server.config.default_queue) == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machinery_compat import canvas, errors, followers
+from machinery_compat import Float32, canvas, errors, followers
 from machinery_compat.followers import GO_ON, MEMBERS, STEP_FAILED, Maker
 from machinery_compat.wire import Arg, Signature, outgoing
 from machinery_compat.workflow import append_results
@@ -132,6 +132,17 @@ def test_a_python_worker_puts_what_is_passed_on_first(step: Any, results: list[A
     else:
         assert args == (step["args"] if step["immutable"] else [passed, *step["args"]])
         assert kwargs == step["kwargs"]
+
+
+def test_a_follower_s_arguments_have_the_types_of_its_parameters() -> None:
+    def scale(value: float, factor: Float32, offset: Float32) -> None: ...
+
+    step = _step("scale", [2], {"offset": 3}, False, {})
+    first = Signature(uuid="first", name="first")
+    maker(scale=canvas.Parameters(scale)).attach(first, {"callbacks": [step]})
+
+    follower = first.on_success[0]  # type: ignore[index]
+    assert [(arg.type, arg.raw) for arg in follower.args] == [("float32", b"2"), ("float32", b"3")]  # type: ignore[union-attr]
 
 
 def followers_result(value: Any) -> Any:
