@@ -94,7 +94,8 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
             pipe.execute()
 
     def _send(self, command: base.Command, signature: Signature, body: bytes) -> None:
-        self.border.before_publish(signature, self.url, command)
+        # With a prefix for the broker's keys the state would get it too.
+        self.border.before_publish(signature, self.url, None if self.global_keyprefix else command)
         due = signature.eta_ns
         if due is not None and due > time_ns():
             # The score goes out as text: a float would lose its last digits here already.

@@ -117,6 +117,15 @@ def test_what_is_sent_is_a_signature(app: PlainCelery, client: Redis, names: Nam
     assert client.ttl(result.id) > 0
 
 
+def test_a_prefix_of_the_brokers_keys_is_none_of_the_results(redis_db: str, client: Redis, names: Names) -> None:
+    app = subclass(redis_db, names.queue)
+    app.conf.broker_transport_options = {"global_keyprefix": "mine:"}
+
+    result = app.send_task("add", [1, 2])
+
+    assert {key.decode() for key in client.keys("*")} == {f"mine:{names.queue}", result.id}
+
+
 def test_a_queue_with_a_routing_key_of_its_own(app: PlainCelery, client: Redis, names: Names) -> None:
     """What goes there by the queue's name, by its key, or as a chain's next step, is in the list that is read."""
     own = f"{names.queue}-own"
