@@ -90,6 +90,9 @@ class DynamoDBBackend(Frontier, Backend):
 
     # -- tasks
 
+    def check_uuid(self, uuid: str) -> None:
+        check_key(uuid)
+
     def put_pending(self, signatures: Sequence[Signature]) -> None:
         # Of two with one UUID, which a batch must not have, the last counts.
         states = {one.uuid: self.pending_state(one) for one in signatures}
