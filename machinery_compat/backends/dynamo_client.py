@@ -18,7 +18,7 @@ from botocore.config import Config as BotoConfig
 from machinery_compat import errors, urls
 from machinery_compat.backends.limits import TooLarge
 
-__all__ = ["CONNECTION_ERRORS", "ConditionFailed", "Database", "Item", "Throttled", "connect"]
+__all__ = ["CONNECTION_ERRORS", "ConditionFailed", "Database", "Item", "Unavailable", "connect"]
 
 logger = logging.getLogger("machinery_compat.backends")
 
@@ -30,6 +30,7 @@ READ_AT_ONCE, WRITTEN_AT_ONCE = 100, 25
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
 #: What DynamoDB answers when it is asked too much, beside what has a status from 500 on; the client has tried again.
 BUSY = {
+    "ExpiredTokenException",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
@@ -45,15 +46,15 @@ _REGION = re.compile(r"https://dynamodb(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.
 Item = dict[str, dict[str, Any]]
 
 
-class Throttled(errors.BackendError):
-    """DynamoDB is asked more than it serves now."""
+class Unavailable(errors.BackendError):
+    """DynamoDB does not serve a request now: it is throttled or not well, or somebody has yet to create a table."""
 
 
 #: What may be over when it is tried again.
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
     boto_errors.HTTPClientError,
     boto_errors.ConnectionError,
-    Throttled,
+    Unavailable,
     OSError,
 )
 
@@ -152,7 +153,7 @@ class Database:
 
         Raises:
             ConditionFailed: the item that is there does not meet the condition.
-            Throttled: DynamoDB is asked too much.
+            Unavailable: later it may be served.
             TooLarge: an item would be too large.
             BackendError: it refuses.
         """
@@ -162,6 +163,8 @@ class Database:
             answer: dict[str, Any] = getattr(self.client, operation)(**arguments)
         except boto_errors.ClientError as exc:
             raise _meaning(exc, table) from exc
+        except (boto_errors.CredentialRetrievalError, boto_errors.MetadataRetrievalError) as exc:
+            raise Unavailable(f"there are no credentials for DynamoDB now: {exc}") from exc
         except (boto_errors.NoCredentialsError, boto_errors.ParamValidationError) as exc:
             raise errors.BackendError(f"a request to DynamoDB for the table {table!r} cannot be made: {exc}") from exc
         return answer
@@ -210,7 +213,7 @@ class Database:
                 pauses = iter(PAUSES)
             pause = next(pauses, None)
             if pause is None:
-                raise Throttled(f"DynamoDB leaves {_count(left)} requests for the table {table!r} undone")
+                raise Unavailable(f"DynamoDB leaves {_count(left)} requests for the table {table!r} undone")
             time.sleep(pause * random.uniform(0.5, 1))
             asked = left
 
@@ -274,9 +277,10 @@ def _meaning(exc: boto_errors.ClientError, table: str) -> Exception:
     if code == "ConditionalCheckFailedException":
         return ConditionFailed(exc.response.get("Item") or None)
     if code in BUSY or exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
-        return Throttled(f"DynamoDB does not serve the table {table!r} now ({code}: {text})")
+        return Unavailable(f"DynamoDB does not serve the table {table!r} now ({code}: {text})")
     if code == "ResourceNotFoundException":
-        return errors.BackendError(
+        # Until it is there a worker keeps the results that it has.
+        return Unavailable(
             f"DynamoDB has no table {table!r} in this account and region; "
             "create it with: celery -A APP machinery tables"
         )

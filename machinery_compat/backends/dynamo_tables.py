@@ -42,7 +42,9 @@ def create_table(client: Any, name: str, key: str) -> bool:
                 f"the table {name!r} has the key {schema}; Machinery needs {key!r} of the type S as its only one"
             )
         _expire(client, name)
-    except (boto_errors.ClientError, boto_errors.WaiterError) as exc:
+    except boto_errors.BotoCoreError as exc:
+        raise errors.BackendError(f"DynamoDB cannot be asked for the table {name!r}: {exc}") from exc
+    except boto_errors.ClientError as exc:
         raise errors.BackendError(f"the table {name!r} cannot be made ready: {exc}") from exc
     return made
 

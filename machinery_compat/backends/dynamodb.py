@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid as uuids_of_python
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from machinery_compat import errors, urls
@@ -23,6 +24,8 @@ __all__ = ["DynamoDBBackend"]
 TASK, GROUP = "TaskUUID", "GroupUUID"
 #: Bytes of an item beside what an update writes: the key, the name of the task and when it was made.
 OTHERS = 600
+#: How many states are written at the same time.
+TOGETHER = 8
 #: Seconds between two looks at a group that a Go worker has locked, and until it counts as dead.
 LOCK_PAUSE, LOCK_LIFE = 0.005, 5.0
 #: Seconds in which a Go worker that has read the group before it was marked will have locked it.
@@ -65,8 +68,11 @@ class DynamoDBBackend(Frontier, Backend):
         return self.app.machinery.config.dynamodb or DynamoDBConfig()
 
     def _make_client(self) -> Any:
-        if self._settings.client is not None:
-            return self._settings.client
+        given = self._settings.client
+        if given is not None:
+            # Its idle connections may be those of a parent process, which uses them, too.
+            given.close()
+            return given
         client = dynamo_client.connect(self.url, self.app.conf.result_backend_transport_options or {})
         dynamo_client.close_with(self, client)
         return client
@@ -121,8 +127,11 @@ class DynamoDBBackend(Frontier, Backend):
         return item
 
     def update_states(self, states: Sequence[TaskState], only_over: str = "", run: int | None = None) -> Any:
-        # One by one: DynamoDB changes several items in one request only if all conditions are met.
-        return [self._update(state, only_over, run) for state in states]
+        # Each in a request of its own: together DynamoDB changes items only if all conditions are met.
+        if len(states) < 2:
+            return [self._update(state, only_over, run) for state in states]
+        with ThreadPoolExecutor(min(TOGETHER, len(states))) as pool:
+            return list(pool.map(lambda state: self._update(state, only_over, run), states))
 
     def _update(self, state: TaskState, only_over: str, run: int | None) -> bool:
         check_key(state.task_uuid)
@@ -155,8 +164,9 @@ class DynamoDBBackend(Frontier, Backend):
 
     def group_meta(self, uuid: str) -> GroupMeta | None:
         item = self._database.get(self._groups, GROUP, uuid)
-        if item is None:
-            return None
+        return None if item is None else self._meta_in(uuid, item)
+
+    def _meta_in(self, uuid: str, item: Item) -> GroupMeta:
         try:
             return documents.group_of(item)
         except errors.DecodeError as exc:
@@ -212,7 +222,10 @@ class DynamoDBBackend(Frontier, Backend):
 
     def add_member(self, uuid: str, member: str, described: str) -> None:
         while True:
-            before = self.known_group(uuid)
+            item = self._database.get(self._groups, GROUP, uuid)
+            if item is None:
+                raise self.group_missing(uuid)
+            before = self._meta_in(uuid, item)
             count = len(before.task_uuids or ())
             if member in (before.task_uuids or ()):
                 return
@@ -220,12 +233,13 @@ class DynamoDBBackend(Frontier, Backend):
             documents.check_size(uuid, after)
             changed: Item = {name: after[name] for name in ("TaskUUIDs", "Celery") if name in after}
             values = {f":{name}": attribute for name, attribute in changed.items()}
-            # Groups only grow, so their number tells whether somebody else was here.
-            condition, values[":count"] = "size(#TaskUUIDs) = :count", {"N": str(count)}
-            if not count:
-                condition, values[":count"] = "attribute_type(#TaskUUIDs, :count)", {"S": "NULL"}
-                if before.task_uuids is not None:
-                    condition, values[":count"] = "#TaskUUIDs = :count", {"L": []}
+            if count:
+                # Groups only grow, so their number tells whether somebody else was here.
+                condition, values[":before"] = "size(#TaskUUIDs) = :before", {"N": str(count)}
+            elif "TaskUUIDs" in item:
+                condition, values[":before"] = "#TaskUUIDs = :before", item["TaskUUIDs"]
+            else:
+                condition = "attribute_not_exists(#TaskUUIDs)"
             try:
                 self._database.update(
                     self._groups, {GROUP: {"S": uuid}}, _set(changed), list(changed), values, condition
