@@ -261,6 +261,8 @@ class DynamoDBBackend(Frontier, Backend):
         return dynamo_chords.WatchedChords(self._database, self._groups, self.watch_interval, self.expiry)
 
     def watch_chord(self, uuid: str, callback: Signature, began: bool = False) -> None:
+        if self.watch_interval <= 0:
+            return  # writes cost money, and nobody looks
         known = uuid in self._watched
         if began or not known:
             self._chords.watch(uuid, callback.encode(), began, listed=known)
@@ -269,7 +271,8 @@ class DynamoDBBackend(Frontier, Backend):
                 self._watched.pop(next(iter(self._watched)), None)
 
     def unwatch_chord(self, uuid: str) -> None:
-        self._chords.unwatch(uuid)
+        if self.watch_interval > 0:
+            self._chords.unwatch(uuid)
 
     def suspect_chord(self, uuid: str) -> None:
         self._chords.suspect(uuid)

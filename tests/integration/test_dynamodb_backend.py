@@ -569,6 +569,15 @@ def test_each_chord_is_given_to_one_caller(watched: tuple[Server, Signature, lis
     assert server.backend.overdue_chords() == []
 
 
+def test_where_nobody_looks_nothing_is_written(watched: tuple[Server, Signature, list[str]]) -> None:
+    server, callback, _ = watched
+    server.backend.unwatch_chord("g")
+    server.app.conf.machinery_chord_watch_interval = 0
+    server.backend.watch_chord("other", callback)
+    server.backend.unwatch_chord("other")
+    assert chords(server) == []
+
+
 def test_an_item_of_a_chord_that_no_worker_has_written_is_forgotten(
     watched: tuple[Server, Signature, list[str]],
 ) -> None:
