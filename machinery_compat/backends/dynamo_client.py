@@ -30,13 +30,22 @@ READ_AT_ONCE, WRITTEN_AT_ONCE = 100, 25
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
 #: What DynamoDB answers when it is asked too much, beside what has a status from 500 on; the client has tried again.
 BUSY = {
-    "ExpiredTokenException",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "ThrottlingException",
     "TransactionConflictException",
     "TransactionInProgressException",
+}
+#: What it answers to credentials that it does not take: until somebody has seen to them a worker keeps its results,
+#: as with a Redis whose ACL forbids something.
+DENIED = {
+    "AccessDeniedException",
+    "ExpiredTokenException",
+    "IncompleteSignatureException",
+    "InvalidSignatureException",
+    "MissingAuthenticationTokenException",
+    "UnrecognizedClientException",
 }
 #: What ``result_backend_transport_options`` may hold: arguments of boto3's session, and of its client.
 OF_SESSION = {"profile_name", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
@@ -278,6 +287,8 @@ def _meaning(exc: boto_errors.ClientError, table: str) -> Exception:
         return ConditionFailed(exc.response.get("Item") or None)
     if code in BUSY or exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
         return Unavailable(f"DynamoDB does not serve the table {table!r} now ({code}: {text})")
+    if code in DENIED:
+        return Unavailable(f"DynamoDB does not let this process use the table {table!r} ({code}: {text})")
     if code == "ResourceNotFoundException":
         # Until it is there a worker keeps the results that it has.
         return Unavailable(

@@ -262,6 +262,8 @@ def test_a_batch_of_which_nothing_is_done_is_throttled(client: Any, monkeypatch:
         ("ProvisionedThroughputExceededException", 400),
         ("ThrottlingException", 400),
         ("RequestLimitExceeded", 400),
+        ("AccessDeniedException", 400),
+        ("ExpiredTokenException", 400),
         ("InternalServerError", 500),
         ("AnythingNew", 503),
     ],
@@ -276,9 +278,9 @@ def test_what_may_be_over_soon_may_be_tried_again(client: Any, code: str, status
 
 
 def test_what_dynamodb_refuses_is_one_clear_error(client: Any) -> None:
-    altered = Altered(client, get_item=refusal("AccessDeniedException", "not authorized to perform: dynamodb:GetItem"))
+    altered = Altered(client, get_item=refusal("ValidationException", "The provided key element does not match"))
     backend = backend_of(dynamodb=DynamoDBConfig(client=altered))
-    with pytest.raises(errors.BackendError, match=r"'task_states'.*dynamodb:GetItem") as caught:
+    with pytest.raises(errors.BackendError, match=r"'task_states'.*key element") as caught:
         backend.task_state("t")
     assert not backend.exception_safe_to_retry(caught.value)
 
