@@ -55,7 +55,6 @@ def make(settings: Settings) -> Any:
     app.conf.update(worker_hijack_root_logger=True, broker_heartbeat=settings.lease, worker_proc_alive_timeout=30)
     app.task(name=WORK, bind=True, shared=False)(work)
     app.task(name=GATHER, bind=True, shared=False)(gather)
-    app.task(name="add", bind=True, shared=False)(add)
     return app
 
 
