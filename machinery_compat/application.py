@@ -13,17 +13,17 @@ from typing import Any
 
 from celery import Celery as CeleryApp
 from celery import Task as CeleryTask
+from celery.app.task import extract_exec_options
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_retry, worker_process_init
 from celery.worker import state as worker_state
 from kombu import Queue
 
-from machinery_compat import canvas, celery_header, errors, urls
+from machinery_compat import canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher
 from machinery_compat.eager import Runner
-from machinery_compat.followers import as_canvas, is_celerys
 from machinery_compat.pool import exits_are_failures
 from machinery_compat.settings import redelivery_limit_of, settings_of, transport_options_of
 from machinery_compat.transport.base import OPTION, Border, TaskPayload
@@ -48,6 +48,8 @@ class Task(CeleryTask):  # type: ignore[misc]
             # Another worker has begun it since; nothing that this run would do counts.
             raise Ignore
         try:
+            if getattr(self.request, "machinery_about", None):
+                args = self.app.machinery.workflow.arguments_told(self, args)
             with exits_are_failures():
                 return self.run(*args, **kwargs)
         except (Retry, Ignore, Reject):
@@ -67,15 +69,19 @@ class Task(CeleryTask):  # type: ignore[misc]
     def replace(self, sig: Any) -> Any:
         """Celery's replace: what follows this task follows the one in its place."""
         raw = getattr(self.request, "machinery", None)
-        signature = Signature.decode(raw) if raw else None
-        if signature is not None and any(map(is_celerys, signature.on_success or ())):
-            native = [one for one in signature.on_success or () if is_celerys(one)]
-            signature.on_success = [one for one in signature.on_success or () if not is_celerys(one)]
-            self.request.update(
-                callbacks=[*(self.request.callbacks or ()), *map(as_canvas, native)],
-                machinery=signature.encode(),
-            )
+        if raw:
+            signature = Signature.decode(raw)
+            self.request.update(**followers.taken_back(signature), machinery=signature.encode())
         return super().replace(sig)
+
+    def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
+        """Celery's add_to_chord: the chord's body gets the result of one more task."""
+        raw = getattr(self.request, "machinery", None)
+        if raw and not self.request.chord:
+            chord = followers.taken_back(Signature.decode(raw)).get("chord")
+            if chord:
+                self.request.update(chord=chord, group=chord["options"][followers.MEMBERS][0])
+        return super().add_to_chord(sig, lazy)
 
 
 class AppBorder(Border):
@@ -122,6 +128,14 @@ class AppBorder(Border):
             return None
         return self.app.amqp.queues[routing_key]
 
+    @property
+    def sends_followers(self) -> bool:  # type: ignore[override]
+        return isinstance(self.app.backend, Backend)
+
+    def options_of(self, name: str) -> Mapping[str, Any]:
+        task = self.app._tasks.get(name)
+        return extract_exec_options(task) if task is not None else {}
+
     def routing_key_of(self, step: Mapping[str, Any]) -> str:
         amqp = self.app.amqp
         options = {name: value for name, value in step["options"].items() if name == "queue" and value}
@@ -138,6 +152,7 @@ class AppBorder(Border):
         return queue.exchange.name, queue.routing_key
 
     def publishing(self, signature: Signature) -> None:
+        tracing.carry(self.app, signature)
         for hook in self.app.machinery.pre_publish:
             hook(signature)
 
@@ -307,7 +322,10 @@ def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
     }
     app.add_defaults(lambda: settings_of(config, app.machinery.border, given))
     task_retry.connect(_resend_retry, dispatch_uid="machinery_compat.resend_retry")
+    tracing.connect()
     app.on_after_configure.connect(_merge_transport_options, weak=False)
+    app.steps["consumer"].add(watchdog.ChordWatch)
+    app.on_after_finalize.connect(continuation.register, weak=False)
     return app
 
 

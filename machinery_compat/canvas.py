@@ -27,7 +27,7 @@ from machinery_compat import celery_header, errors
 from machinery_compat.celery_header import HEADER
 from machinery_compat.wire import Arg, Signature, infer_type, new_task_uuid, outgoing, type_of_hint
 
-__all__ = ["JSON_MARK", "Parameters", "arg_of", "from_signature", "to_signature", "value_of"]
+__all__ = ["JSON_MARK", "Parameters", "arg_of", "from_signature", "set_eta", "to_signature", "value_of"]
 
 MARK = "celery:"
 JSON_MARK = "celery:json"
@@ -217,6 +217,8 @@ def to_signature(
     """
     args, kwargs, embed = body
     extra = _extra(headers, properties, embed)
+    if base is not None and extra.get("group") == base.group_uuid:
+        del extra["group"]
     if parameters is not None and kwargs:
         args, kwargs = parameters.positional(args, kwargs)
     signature = base.copy() if base is not None else Signature(uuid=headers["id"] or new_task_uuid())
@@ -228,7 +230,7 @@ def to_signature(
     for name, value in kwargs.items():
         signature.args.append(arg_of(value, _keyword_type(parameters, name), keyword=name, strict=strict))
     signature.priority = min(max(int(priority or 0), 0), 255)
-    _set_eta(signature, headers.get("eta"))
+    set_eta(signature, headers.get("eta"))
     signature.headers = _user_headers(headers, extra, (base.headers if base is not None else None) or {})
     if extra:
         signature.headers[HEADER] = json_text(extra, f"task {signature.name}")
@@ -242,7 +244,12 @@ def _keyword_type(parameters: Parameters | None, name: str) -> str | None:
     return parameters.types[parameters.names.index(name)]
 
 
-def _set_eta(signature: Signature, eta: str | datetime | None) -> None:
+def set_eta(signature: Signature, eta: str | datetime | None) -> None:
+    """Sets the ETA that Celery has given, a time or its text.
+
+    Raises:
+        EncodeError: it is no time.
+    """
     try:
         if isinstance(eta, str):
             eta = datetime.fromisoformat(eta.replace("Z", "+00:00"))
@@ -306,12 +313,10 @@ def from_signature(
     extra: Mapping[str, Any] = {}
     if signature.headers:
         headers, extra = _headers_of(signature.headers)
-    given, own = signature.args or (), extra.get("own")
-    args, kwargs = arguments(given, own)
-    if own is not None and not extra.get("alone"):
-        args.insert(0, _passed_on(given, own))
+    args, kwargs, about = _arguments_of(signature.args or (), extra)
     uuid = signature.uuid
     headers.update(PROTOCOL_DEFAULTS)
+    headers.update(about)
     headers.update(
         # Nothing was said: the task's own option decides.
         ignore_result=None,
@@ -346,12 +351,48 @@ def arguments(given: Sequence[Arg], own: int | None) -> tuple[list[Any], dict[st
     return args, kwargs
 
 
-def _passed_on(given: Sequence[Arg], own: int) -> Any:
+def _arguments_of(given: Sequence[Arg], extra: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """The arguments of a task, and what the task must be told before it runs.
+
+    Machinery has appended what is passed on to a follower, and put an error's text first.
+    """
+    own = extra.get("own")
+    about: dict[str, Any] = {}
+    if own is None:
+        return *arguments(given, None), about
+    first = 0
+    if extra.get("errback"):
+        first = max(len(given) - own, 0)
+        passed: Any = extra.get("parent_id")
+        about["machinery_about"] = {"error": value_of(given[0])[1] if first else ""}
+    elif extra.get("pack"):
+        appended = given[own:]
+        passed = [value_of(arg)[1] for arg in appended]
+        if not extra.get("alone") and not _is_exact(appended, extra):
+            about["machinery_about"] = {"group": extra["pack"][0]}
+    else:
+        passed = _passed_on(given[own:])
+    args, kwargs = arguments(given[first : first + own], None)
+    if not extra.get("alone"):
+        args.insert(0, passed)
+    return args, kwargs, about
+
+
+def _passed_on(appended: Sequence[Arg]) -> Any:
     """What a task has returned, of the results that were appended to its follower's arguments."""
-    values = [value_of(arg)[1] for arg in given[own:]]
+    values = [value_of(arg)[1] for arg in appended]
     if not values:
         return None
     return values[0] if len(values) == 1 else values
+
+
+def _is_exact(appended: Sequence[Arg], extra: Mapping[str, Any]) -> bool:
+    """Whether the results in a chord's callback are surely those of its members, one of each."""
+    _, count, nested = extra["pack"]
+    if nested or len(appended) != count:
+        return False
+    # A Go worker that sends the callback loses the mark of what is JSON text.
+    return bool(extra.get("exact")) or not any(arg.type == "string" and not arg.name for arg in appended)
 
 
 def _repr(value: Any) -> str:
@@ -375,11 +416,18 @@ def error_text(exc: BaseException) -> str:
         return type(exc).__name__
 
 
-def results_of(value: Any, returns: Iterable[str | None] | None = None) -> list[Arg]:
+def results_of(value: Any, returns: Iterable[str | None] | None = None, single: bool = False) -> list[Arg]:
     """A task's return value as Machinery's results: None is none, a tuple is several.
 
     The results have the form of Args, marks included.
+
+    Args:
+        value: the value.
+        returns: the Machinery types that the task's Python signature promises.
+        single: exactly one result, whatever the value is.
     """
+    if single and (value is None or isinstance(value, tuple)):
+        return [arg_of(value, what="a result")]
     if value is None:
         return []
     values = list(value) if isinstance(value, tuple) else [value]

@@ -22,7 +22,12 @@ HEADER = "celery"
 DEEPEST = 100
 #: What a header of these names would be taken for in Celery's request or Kombu's message; a user's
 #: header of such a name is found in ``request.headers`` only.
-RESERVED = frozenset({*(name for name in dir(Context) if not name.startswith("__")), "machinery", "compression"})
+RESERVED = frozenset(
+    {
+        *(name for name in dir(Context) if not name.startswith("__")),
+        *("machinery", "machinery_about", "machinery_signature", "compression"),
+    }
+)
 #: What a decoder of Kombu's may raise on a text of a stranger.
 _BAD_JSON = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -121,6 +126,11 @@ _MEMBERS: dict[str, Callable[[Any], bool]] = {
     # How many Args are the task's own, and whether it gets no more than these.
     "own": _is_count,
     "alone": lambda value: type(value) is bool,
+    # The group whose results a chord's body gets in one list; whether each Arg is surely one member's.
+    "pack": lambda value: _is_pack(value),
+    "exact": lambda value: type(value) is bool,
+    # Whether the task is told of a failure.
+    "errback": lambda value: type(value) is bool,
 }
 
 
@@ -144,6 +154,10 @@ def read(headers: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]
             raise errors.DecodeError(f"the header {HEADER!r} cannot say {name}={repr(value)[:60]}")
     user.update(extra.get("headers") or {})
     return user, extra
+
+
+def _is_pack(value: Any) -> bool:
+    return isinstance(value, list) and [type(one) for one in value] == [str, int, bool] and 0 <= value[1] < 2**63
 
 
 def _holds(is_right: Callable[[Any], bool], value: Any) -> bool:

@@ -9,11 +9,10 @@ deep stack.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,7 +21,6 @@ from typing import Any
 from celery import _state, signals
 from celery.app.task import Context
 from celery.app.trace import build_tracer
-from celery.result import result_from_tuple
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from machinery_compat import canvas, errors
@@ -38,8 +36,6 @@ logger = logging.getLogger("machinery_compat.eager")
 MOST_RUNS = 1000
 #: What a task sees as the name of its worker.
 HOSTNAME = "eager"
-#: Celery's task that polls for the end of a chord's members.
-UNLOCK = "celery.chord_unlock"
 
 
 @dataclass(slots=True)
@@ -75,7 +71,6 @@ class Runner:
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self._chords = _Chords(app)
         self._local = threading.local()
 
     def run(self, body: bytes) -> None:
@@ -86,15 +81,11 @@ class Runner:
             MachineryError: a task asks to be run again for ever.
         """
         item = _Item(base.decode(body), body)
-        items = [item]
-        if item.signature.name == UNLOCK:
-            self._chords.add(item)
-            items = self._chords.take_ready()
         level: _Level | None = getattr(self._local, "level", None)
         if level is not None and level.is_followed_by(item.signature):
-            level.waiting.extend(items)
+            level.waiting.append(item)
         else:
-            self._drain(items)
+            self._drain(item)
 
     def body_ended(self, uuid: str) -> None:
         """Called when the function of a task has returned or raised."""
@@ -102,15 +93,14 @@ class Runner:
         if level is not None and level.running.uuid == uuid:
             level.ended = True
 
-    def _drain(self, items: Iterable[_Item]) -> None:
-        level = _Level(deque(items))
+    def _drain(self, item: _Item) -> None:
+        level = _Level(deque([item]))
         outer = getattr(self._local, "level", None)
         self._local.level = level
         try:
             with _current(self.app):
                 while level.waiting:
                     self._run_next(level)
-                    level.waiting.extend(self._chords.take_ready())
         finally:
             self._local.level = outer
 
@@ -196,46 +186,3 @@ def _current(app: Any) -> Iterator[None]:
         yield
     finally:
         _state._set_current_app(previous)
-
-
-class _Chords:
-    """Celery's chords whose members have not all ended.
-
-    Celery starts its polling task before the members. Here no time passes while it polls, so it
-    is kept until there is something to see.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self._lock = threading.Lock()
-        self._kept: list[tuple[_Item, list[Any]]] = []
-
-    def add(self, item: _Item) -> None:
-        args, kwargs, _ = canvas.from_signature(item.signature, item.body)[2]
-        given = inspect.signature(self.app.tasks[UNLOCK].run).bind(*args, **kwargs).arguments
-        results = [result_from_tuple(result, app=self.app) for result in given.get("result") or ()]
-        with self._lock:
-            self._kept.append((item, results))
-
-    def take_ready(self) -> list[_Item]:
-        """The polling tasks that will find all members ended; each is taken once."""
-        if not self._kept:
-            return []
-        ready: list[_Item] = []
-        with self._lock:
-            kept, self._kept = self._kept, []
-            for item, results in kept:
-                if _have_ended(results):
-                    ready.append(item)
-                else:
-                    self._kept.append((item, results))
-        return ready
-
-
-def _have_ended(results: list[Any]) -> bool:
-    try:
-        return all(result.ready() for result in results)
-    except Exception as exc:  # noqa: BLE001 - a store may raise anything
-        # The sender of some other task must not fail for it.
-        logger.warning("a chord's members cannot be looked at: %s", exc)
-        return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from machinery_compat import errors
+from machinery_compat import errors, tracing
 from machinery_compat.application import Celery
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config
@@ -16,6 +16,9 @@ from machinery_compat.periodic import Periodic
 from machinery_compat.results import AsyncResult, ChainAsyncResult, ChordAsyncResult
 from machinery_compat.wire import Chain, Chord, Group, Signature
 from machinery_compat.worker import Worker
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
 
 __all__ = ["Broker", "Server"]
 
@@ -152,7 +155,7 @@ class Server:
 
     def get_registered_task_names(self) -> list[str]:
         """The names of the tasks, Celery's own left out; mirrors Go's GetRegisteredTaskNames."""
-        return sorted(name for name in self.app.tasks if not name.startswith("celery."))
+        return sorted(name for name in self.app.tasks if not name.startswith(("celery.", "machinery_compat.")))
 
     # -- sending
 
@@ -205,6 +208,56 @@ class Server:
         backend = self.backend
         self.app.machinery.workflow.send_chord(chord, progress)
         return ChordAsyncResult(chord.group.tasks, chord.callback, backend)
+
+    # -- sending in a trace
+
+    def send_task_with_context(self, ctx: Context | None, signature: Signature) -> AsyncResult:
+        """Sends a task with an OpenTelemetry context in its Headers; mirrors Go's SendTaskWithContext.
+
+        Raises as :meth:`send_task`, and ConfigError where OpenTelemetry is not installed.
+
+        Args:
+            ctx: the context; None is the current one.
+            signature: the task.
+        """
+        with tracing.sending_task(ctx, signature):
+            return self.send_task(signature)
+
+    def send_chain_with_context(self, ctx: Context | None, chain: Chain) -> ChainAsyncResult:
+        """Sends a chain with the context in the Headers of all its tasks; mirrors Go's SendChainWithContext.
+
+        Arguments and errors are those of :meth:`send_task_with_context` and :meth:`send_chain`.
+        """
+        with tracing.sending_chain(ctx, chain):
+            return self.send_chain(chain)
+
+    def send_group_with_context(
+        self,
+        ctx: Context | None,
+        group: Group,
+        send_concurrency: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[AsyncResult]:
+        """Sends a group with the context in the Headers of all members; mirrors Go's SendGroupWithContext.
+
+        Arguments and errors are those of :meth:`send_task_with_context` and :meth:`send_group`.
+        """
+        with tracing.sending_group(ctx, group, send_concurrency):
+            return self.send_group(group, send_concurrency, progress)
+
+    def send_chord_with_context(
+        self,
+        ctx: Context | None,
+        chord: Chord,
+        send_concurrency: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ChordAsyncResult:
+        """Sends a chord with the context in the Headers of members and callback; mirrors Go's SendChordWithContext.
+
+        Arguments and errors are those of :meth:`send_task_with_context` and :meth:`send_chord`.
+        """
+        with tracing.sending_chord(ctx, chord, send_concurrency):
+            return self.send_chord(chord, send_concurrency, progress)
 
     # -- sending again and again
 

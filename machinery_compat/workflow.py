@@ -7,12 +7,16 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
+from celery.app.task import Context
 from celery.exceptions import Retry
+from celery.result import allow_join_result
+from celery.utils.functional import arity_greater
 from kombu.exceptions import OperationalError
 
-from machinery_compat import canvas, errors
+from machinery_compat import canvas, continuation, errors, followers
 from machinery_compat.transport.base import SERIALIZER
 from machinery_compat.wire import (
     FAILURE,
@@ -105,6 +109,7 @@ class Workflow:
         for callback in (chord.callback, *(member.chord_callback for member in chord.group.tasks)):
             if callback is not None and callback.headers is None:
                 callback.headers = {}
+        self.app.backend.watch_chord(chord.group.group_uuid, chord.callback)
         self.send_group(chord.group, progress)
 
     def _send(self, signature: Signature) -> Signature:
@@ -126,9 +131,10 @@ class Workflow:
             retry_policy=dict(self.app.conf.task_publish_retry_policy),
         )
 
-    def _send_follower(self, signature: Signature | None, of: Signature) -> None:
+    def _send_follower(self, signature: Signature | None, of: Signature) -> bool:
+        """Sends a follower, or fails it for good; False when it could not be sent now."""
         if signature is None:
-            return
+            return True
         try:
             # It may hold what a task of Go's has returned, which need not be of Machinery's types.
             outgoing.check_args(signature)
@@ -137,6 +143,8 @@ class Workflow:
             self._fail_follower(signature, of, exc)
         except (OperationalError, errors.MachineryError) as exc:
             logger.error("task %s[%s]: its callback %s could not be sent: %s", of.name, of.uuid, signature.name, exc)
+            return False
+        return True
 
     def _fail_follower(self, signature: Signature, of: Signature, exc: errors.EncodeError) -> None:
         """Fails a callback as the worker that got it would, which it would hurt if it were Go's."""
@@ -153,49 +161,130 @@ class Workflow:
 
     # -- success
 
+    def go_on(self, signature: Signature, value: Any, request: Any) -> None:
+        """Sends those steps of a Celery workflow that no Signature can say, before the result is stored."""
+        for callback in signature.on_success or ():
+            if not followers.is_celerys(callback):
+                continue
+            carried = followers.continuation(callback)
+            if carried is not None:
+                passed = None if signature.immutable else value
+                root_id = request.root_id or signature.uuid
+                continuation.go_on(self.app, passed, *carried, parent_id=signature.uuid, root_id=root_id)
+
     def succeeded(self, signature: Signature, results: Sequence[TaskResult]) -> None:
         """Sends the success callbacks and, with the last member of a group, the chord's."""
         for callback in signature.on_success or ():
+            if callback is not None and callback.name == followers.GO_ON and followers.is_celerys(callback):
+                continue
             if callback is not None and not signature.immutable:
                 append_results(callback, results)
             self._send_follower(callback, signature)
-        self._check_chord(signature)
+        self.check_chord(signature)
 
     # -- failure
 
-    def failed(self, signature: Signature, error: str) -> None:
-        """Sends the error callbacks, the error's text as their first argument."""
+    def failed(
+        self, signature: Signature, error: str, exc: Any = None, traceback: Any = None, request: Any = None
+    ) -> None:
+        """Sends the error callbacks, the error's text as their first argument.
+
+        Celery's error callbacks are called as Celery calls them.
+
+        Args:
+            signature: the task that has failed.
+            error: the text.
+            exc: the exception.
+            traceback: its traceback, as text.
+            request: Celery's request of the task, where it has been run.
+        """
+        errbacks = []
         for callback in signature.on_error or ():
+            # A task that only others have may be Go's, which wants the text.
+            if callback is not None and callback.name == followers.STEP_FAILED:
+                # It is a Go worker's; here what follows has failed already.
+                continue
+            if followers.is_errback(callback) and callback.name in self.app.tasks:
+                errbacks.append(followers.as_canvas(callback))
+                continue
             if callback is not None:
                 callback.args = [Arg("string", error), *(callback.args or ())]
             self._send_follower(callback, signature)
-        self._check_chord(signature)
+        if errbacks:
+            if request is None:
+                request = Context(id=signature.uuid, task=signature.name, delivery_info={})
+            request.errbacks = errbacks
+            self.app.backend._call_task_errbacks(request, exc or errors.TaskError(error), traceback)
+        self.check_chord(signature)
+
+    def arguments_told(self, task: Any, args: Sequence[Any]) -> Sequence[Any]:
+        """The arguments of a follower of a Celery workflow whose message alone does not tell them.
+
+        Args:
+            task: the task that is about to run.
+            args: the arguments as the message says them.
+        """
+        about = task.request.machinery_about
+        if "group" in about:
+            group = self.app.GroupResult.restore(about["group"])
+            if group is None:
+                # The results have expired; what came with the message is what there is.
+                return args
+            with allow_join_result():
+                return [group.join(timeout=self.app.conf.result_chord_join_timeout), *args[1:]]
+        header = getattr(task, "__header__", None)
+        if header is None or isinstance(header, partial) or not arity_greater(header, 1):
+            return args
+        request = Context(id=args[0], root_id=task.request.root_id, delivery_info={})
+        return [request, errors.TaskError(about.get("error") or ""), None, *args[1:]]
 
     # -- chords
 
-    def _check_chord(self, signature: Signature) -> None:
-        callback = signature.chord_callback
-        if not signature.group_uuid or callback is None:
-            return
+    def check_chord(self, signature: Signature) -> None:
+        """Sends the callback of a task's chord, if the task was the last member to end."""
+        if signature.group_uuid and signature.chord_callback is not None:
+            self.check_group(signature.group_uuid, signature.group_task_count, signature.chord_callback)
+
+    def check_group(self, uuid: str, count: int, callback: Signature) -> None:
+        """Sends the callback of a chord, if all members of the group have ended.
+
+        Args:
+            uuid: the group.
+            count: how many members it has.
+            callback: the chord's callback.
+        """
         backend = self.app.backend
         try:
-            if not backend.group_completed(signature.group_uuid, signature.group_task_count):
+            if not backend.group_completed(uuid, count):
+                backend.watch_chord(uuid, callback)
                 return
-            if not backend.trigger_chord(signature.group_uuid):
+            if not backend.trigger_chord(uuid):
                 return
-            states = backend.group_task_states(signature.group_uuid)
+            self.complete_chord(uuid, callback)
         except errors.MachineryError as exc:
-            logger.error("task %s[%s]: its chord cannot be checked: %s", signature.name, signature.uuid, exc)
-            return
+            logger.error("the chord of group %s cannot be checked: %s", uuid, exc)
+
+    def complete_chord(self, uuid: str, callback: Signature) -> None:
+        """Sends the callback of a chord whose flag is this process's, or fails it with the first failed member.
+
+        Raises:
+            BackendError: a member's state is missing.
+        """
+        backend = self.app.backend
+        backend.watch_chord(uuid, callback, began=True)
+        states = backend.group_task_states(uuid)
         failed = next((state for state in states if state.state != SUCCESS), None)
         if failed is not None:
             # Go drops the callback without a word; here whoever waits for it learns why.
-            backend.update_states([TaskState(task_uuid=callback.uuid, state=FAILURE, error=failed.error)])
-            return
-        if not callback.immutable:
-            for state in states:
-                append_results(callback, state.results or ())
-        self._send_follower(callback, signature)
+            backend.fail_chord(callback, failed)
+        else:
+            if not callback.immutable:
+                for state in states:
+                    append_results(callback, state.results or ())
+                followers.mark_exact(callback)
+            if not self._send_follower(callback, callback):
+                return
+        backend.unwatch_chord(uuid)
 
     # -- retries
 

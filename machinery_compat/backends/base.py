@@ -14,7 +14,7 @@ from typing import Any
 from celery import states as celery_states
 from celery.backends.base import Backend as CeleryBackend
 from celery.backends.base import SyncBackendMixin
-from celery.exceptions import SecurityError
+from celery.exceptions import ChordError, SecurityError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, result_from_tuple
 from kombu.utils import json as kombu_json
@@ -22,7 +22,7 @@ from kombu.utils import json as kombu_json
 from machinery_compat import canvas, errors
 from machinery_compat.backends import fence
 from machinery_compat.backends.store import STATES, Store
-from machinery_compat.followers import is_celerys
+from machinery_compat.followers import GO_ON, MEMBERS, continuation, is_celerys
 from machinery_compat.wire import (
     FAILURE,
     PENDING,
@@ -45,6 +45,8 @@ logger = logging.getLogger("machinery_compat.backends")
 UNREADABLE = (errors.MachineryError, SecurityError, ValueError, TypeError, LookupError, AttributeError)
 #: First and longest pause between two looks at a state that is waited for, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
+#: Seconds between two looks at a chord, unless ``machinery_chord_watch_interval`` says otherwise.
+WATCH_INTERVAL = 30.0
 #: Seconds that results are kept when ``results_expire_in`` is 0, as in Go.
 DEFAULT_EXPIRY = 3600
 
@@ -126,8 +128,9 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def fail_unrunnable(self, signature: Signature, error: str) -> None:
         """Fails a task that cannot be started at all; Go does so when its arguments do not convert."""
         self.update_states([TaskState(task_uuid=signature.uuid, state=FAILURE, error=error)])
-        self._fail_followers(signature, errors.TaskError(error), None)
-        self.app.machinery.workflow.failed(signature, error)
+        exc = errors.TaskError(error)
+        self._fail_followers(signature, exc, None)
+        self.app.machinery.workflow.failed(signature, error, exc)
 
     def _store_result(
         self,
@@ -177,9 +180,12 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def _results(self, result: Any, request: Any) -> list[TaskResult]:
         name = getattr(request, "task", None)
         parameters = self.app.machinery.border.parameters(name) if name else None
+        signature = _signature_of(request)
+        # The body of a Celery chord gets one result of each member.
+        single = signature is not None and is_celerys(signature.chord_callback)
         return [
             TaskResult.from_raw(arg.type, arg.raw, celery=arg.name or None)
-            for arg in canvas.results_of(result, parameters.returns if parameters else None)
+            for arg in canvas.results_of(result, parameters.returns if parameters else None, single)
         ]
 
     def encode_result(self, result: Any, state: str) -> Any:
@@ -195,12 +201,28 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         store_result: bool = True,
         state: str = SUCCESS,
     ) -> None:
+        signature = _signature_of(request)
+        workflow = self.app.machinery.workflow
+        if signature is not None and signature.on_success:
+            if any(one is not None and one.name == GO_ON for one in signature.on_success) and self._has_later_run(
+                task_id, request, state
+            ):
+                return
+            # Before the result is stored, as Celery does it, so that its children are stored too.
+            workflow.go_on(signature, result, request)
         super().mark_as_done(task_id, result, request, store_result, state)
         if fence.is_superseded(request):
             return
-        signature = _signature_of(request)
         if signature is not None and (signature.on_success or signature.chord_callback):
-            self.app.machinery.workflow.succeeded(signature, self._results(result, request))
+            workflow.succeeded(signature, self._results(result, request))
+
+    def _has_later_run(self, task_id: str, request: Any, state: str) -> bool:
+        """Looks before anything is sent what else is seen when the state is written."""
+        run = fence.run_of(request, task_id)
+        if fence.may_write(self.task_state(task_id), run):
+            return False
+        fence.supersede(request, TaskState(task_uuid=task_id, state=state), run)
+        return True
 
     def mark_as_failure(
         self,
@@ -219,14 +241,59 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
         if signature is not None:
             self._fail_followers(signature, exc, traceback)
             text = getattr(request, "machinery_error", None) or canvas.error_text(exc)
-            self.app.machinery.workflow.failed(signature, text)
+            self.app.machinery.workflow.failed(signature, text, exc, traceback, request)
+
+    def fail_chord(self, callback: Signature, member: TaskState) -> None:
+        """Fails the callback of a chord of which a member has failed: somebody may wait for it.
+
+        Args:
+            callback: the callback; of a Machinery chord its error is the member's.
+            member: the first failed member of the group.
+        """
+        if not is_celerys(callback):
+            self.fail_unrunnable(callback, member.error)
+            return
+        cause = self.meta_of(member.task_uuid, member)["result"]
+        exc = ChordError(f"Dependency {member.task_uuid} raised {cause!r}")
+        exc.__cause__ = cause
+        self.fail_step(callback, exc, errbacks=True)
+
+    def fail_step(self, step: Signature, exc: Any, traceback: Any = None, errbacks: bool = False) -> None:
+        """Fails a step of a Celery workflow that will never run, and all that would have followed it.
+
+        Args:
+            step: the step.
+            exc: the exception.
+            traceback: its traceback, as text.
+            errbacks: whether the step's own error callbacks are called.
+        """
+        workflow = self.app.machinery.workflow
+        carried = continuation(step)
+        if carried is None:
+            self.store_result(step.uuid, exc, FAILURE, traceback=traceback)
+            self._fail_followers(step, exc, traceback)
+            if errbacks:
+                workflow.failed(step, canvas.error_text(exc), exc, traceback)
+            else:
+                workflow.check_chord(step)
+            return
+        # Celery knows how its own steps fail.
+        first, rest = carried
+        if errbacks and first.get("subtask_type") != "chain":
+            try:
+                # It describes the exception that is being handled.
+                raise exc
+            except type(exc):
+                self.chord_error_from_stack(self.app.signature(first), exc)
+        else:
+            rest = [*rest, *reversed((first.get("kwargs") or {}).get("tasks") or [first])]
+        self._fail_chain(rest, exc, traceback)
 
     def _fail_followers(self, signature: Signature, exc: Any, traceback: Any) -> None:
         """Fails what a Celery chain has after a failed step, as Celery does: somebody may wait for it."""
         for follower in signature.on_success or ():
             if is_celerys(follower):
-                self.store_result(follower.uuid, exc, FAILURE, traceback=traceback)
-                self._fail_followers(follower, exc, traceback)
+                self.fail_step(follower, exc, traceback)
 
     def mark_as_retry(
         self,
@@ -362,10 +429,50 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     def _forget(self, task_id: str) -> None:
         self.purge(task_id)
 
+    # -- chords
+
+    @property
+    def watch_interval(self) -> float:
+        """Seconds between two looks at a chord whose callback has not been sent; 0 for never."""
+        return float(self.app.conf.get("machinery_chord_watch_interval", WATCH_INTERVAL))
+
+    #: What a store's client raises while its server cannot be reached.
+    connection_errors: tuple[type[BaseException], ...] = ()
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Writes the group of a Celery chord; each member will carry the body as its ChordCallback."""
+        self.ensure_chords_allowed()
+        header = self.app.GroupResult(*header_result_args)
+        members = _leaves(header)
+        nested = any(isinstance(one, GroupResult) for one in header.results)
+        body.options[MEMBERS] = [header.id, len(members), nested]
+        self._save_group(header.id, header)
+        # A worker that ends the first member looks at all of them.
+        self.put_pending([Signature(uuid=uuid) for uuid in members])
+        maker = self.app.machinery.border.maker(body.options.get("root_id") or header.id)
+        self.watch_chord(header.id, maker.body(body))
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """A member of a Celery chord has ended that was not sent as a Signature: a step that will never run."""
+        chord = request.chord
+        if MEMBERS in (chord.get("options") or {}):
+            uuid, count, _ = chord["options"][MEMBERS]
+            body = self.app.machinery.border.maker(request.root_id or request.id).body(chord)
+            self.app.machinery.workflow.check_group(uuid, count, body)
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """Makes one more task a member of a group.
+
+        Raises:
+            BackendError: the group is not there, or the store cannot do it.
+        """
+        self.put_pending([Signature(uuid=result.id)])
+        self.add_member(chord_id, result.id, kombu_json.dumps(result.as_tuple()))
+
     # -- groups
 
     def _save_group(self, group_id: str, result: GroupResult) -> GroupResult:
-        meta = GroupMeta(group_uuid=group_id, task_uuids=[child.id for child in result.results], created_at=now_text())
+        meta = GroupMeta(group_uuid=group_id, task_uuids=_leaves(result), created_at=now_text())
         if any(isinstance(child, GroupResult) or child.parent for child in result.results):
             # Machinery's groups are flat and without parents.
             meta.celery = kombu_json.dumps(result.as_tuple())
@@ -390,7 +497,13 @@ class Backend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
 
 def _signature_of(request: Any) -> Signature | None:
     raw = getattr(request, "machinery", None)
-    return Signature.decode(raw) if raw else None
+    if not raw:
+        return None
+    known = getattr(request, "machinery_signature", None)
+    if known is None or known[0] is not raw:
+        known = request.machinery_signature = (raw, Signature.decode(raw))
+    signature: Signature = known[1]
+    return signature
 
 
 def _followers_of(request: Any) -> list[Any]:
@@ -398,7 +511,19 @@ def _followers_of(request: Any) -> list[Any]:
     signature = _signature_of(request)
     if signature is None or not signature.on_success:
         return []
-    return [[[follower.uuid, None], None] for follower in signature.on_success if is_celerys(follower)]
+    return [
+        [[follower.uuid, None], None]
+        for follower in signature.on_success
+        if is_celerys(follower) and follower.name != GO_ON
+    ]
+
+
+def _leaves(group: GroupResult) -> list[str]:
+    """The UUIDs of a group's members, those of groups within it in their place."""
+    found: list[str] = []
+    for child in group.results:
+        found.extend(_leaves(child) if isinstance(child, GroupResult) else [child.id])
+    return found
 
 
 def _error_of(described: Any) -> str:

@@ -72,6 +72,13 @@ class EagerBackend(Backend):
             self.put_group(meta)
             return True
 
+    def add_member(self, uuid: str, member: str, described: str) -> None:
+        with self._lock:
+            meta = self.group_meta(uuid)
+            if meta is None:
+                raise self.group_missing(uuid)
+            self.put_group(self.grown(meta, member, described))
+
     def purge(self, uuid: str) -> None:
         self._documents.pop(uuid, None)
 

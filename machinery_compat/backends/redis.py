@@ -14,6 +14,7 @@ import redis
 
 from machinery_compat import errors, redis_client, urls
 from machinery_compat.backends.base import Backend
+from machinery_compat.backends.store import Watched
 from machinery_compat.redis_client import lua
 from machinery_compat.wire import ZERO_TIME, GroupMeta, Signature, TaskState
 
@@ -24,6 +25,13 @@ MUTEX_KEY = "TriggerChordMutex"
 MUTEX_LIFE = 8000
 MUTEX_TRIES = 32
 MUTEX_PAUSE = (0.05, 0.249)
+#: The chords whose callback has not been sent: when to look at each, and the callbacks.
+WATCH_TIMES = "{machinery_compat}:chord_times"
+WATCHED = "{machinery_compat}:chords"
+#: Seconds between the two looks that find a callback unsent, at most.
+SUSPECT_FOR = 2.0
+#: How many chords a process remembers as watched.
+REMEMBERED = 10_000
 #: How many writes go to the server at once.
 PIPELINE = 1000
 
@@ -62,6 +70,19 @@ class RedisBackend(Backend):
     @cached_property
     def _store_script(self) -> Any:
         return self.client.register_script(lua("store_state"))
+
+    @cached_property
+    def _watch_script(self) -> Any:
+        return self.client.register_script(lua("watch"))
+
+    @cached_property
+    def _overdue_script(self) -> Any:
+        return self.client.register_script(lua("overdue"))
+
+    @cached_property
+    def _watched(self) -> dict[str, None]:
+        """The chords that this process has asked to be watched, the oldest first."""
+        return {}
 
     @cached_property
     def _completed_script(self) -> Any:
@@ -143,6 +164,51 @@ class RedisBackend(Backend):
             meta.chord_triggered = True
             self.put_group(meta)
             return True
+
+    def add_member(self, uuid: str, member: str, described: str) -> None:
+        with _Mutex(self.client):
+            meta = self.group_meta(uuid)
+            if meta is None:
+                raise self.group_missing(uuid)
+            self.put_group(self.grown(meta, member, described))
+            # Those whose end has been seen are gone from the frontier; its last entry is the empty one.
+            self.client.linsert(f"{uuid}:frontier", "BEFORE", "", member)
+
+    # -- chords that are watched
+
+    def watch_chord(self, uuid: str, callback: Signature, began: bool = False) -> None:
+        if began or uuid not in self._watched:
+            now = time.time()
+            oldest = now - self.expiry if self.expiry else "-inf"
+            due = now + self.watch_interval
+            self._watch_script(
+                keys=[WATCH_TIMES, WATCHED], args=[uuid, callback.encode(), due, "1" if began else "", oldest]
+            )
+            self._watched[uuid] = None
+            while len(self._watched) > REMEMBERED:
+                del self._watched[next(iter(self._watched))]
+
+    def unwatch_chord(self, uuid: str) -> None:
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.zrem(WATCH_TIMES, uuid)
+            pipe.hdel(WATCHED, uuid, f"{uuid}:began", f"{uuid}:suspected")
+            pipe.execute()
+
+    def suspect_chord(self, uuid: str) -> None:
+        self.client.hset(WATCHED, f"{uuid}:suspected", 1)
+        self.client.zadd(WATCH_TIMES, {uuid: time.time() + min(SUSPECT_FOR, self.watch_interval)})
+
+    def overdue_chords(self) -> list[Watched]:
+        now = time.time()
+        uuids = self._overdue_script(keys=[WATCH_TIMES], args=[now, now + self.watch_interval])
+        found = []
+        for uuid in map(bytes.decode, uuids):
+            callback, began, suspected = self.client.hmget(WATCHED, uuid, f"{uuid}:began", f"{uuid}:suspected")
+            if callback is None:
+                self.unwatch_chord(uuid)
+            else:
+                found.append(Watched(uuid, callback, began is not None, suspected is not None))
+        return found
 
     def purge(self, uuid: str) -> None:
         self.client.delete(uuid)

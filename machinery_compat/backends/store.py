@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from kombu.utils import json as kombu_json
 
 from machinery_compat import errors
-from machinery_compat.wire import FAILURE, PENDING, RECEIVED, RETRY, STARTED, SUCCESS, GroupMeta, TaskState
+from machinery_compat.wire import FAILURE, PENDING, RECEIVED, RETRY, STARTED, SUCCESS, GroupMeta, Signature, TaskState
 
-__all__ = ["STATES", "Store"]
+__all__ = ["STATES", "Store", "Watched"]
 
 STATES = frozenset({PENDING, RECEIVED, STARTED, RETRY, SUCCESS, FAILURE})
+
+
+class Watched(NamedTuple):
+    """A chord whose callback may have to be sent by the watchdog."""
+
+    group_uuid: str
+    #: The callback as its members carry it, without results.
+    callback: bytes
+    #: Whether a Python worker has begun to send it.
+    began: bool
+    #: Whether the watchdog has found it flagged and not sent before.
+    suspected: bool
 
 
 class Store:
@@ -88,19 +102,57 @@ class Store:
         """Marks a group's chord as triggered; True for the one caller that did."""
         raise NotImplementedError
 
+    def add_member(self, uuid: str, member: str, described: str) -> None:
+        """Adds a task, whose state is there, to the end of a group.
+
+        Args:
+            uuid: the group.
+            member: the task.
+            described: its result in Celery's form, as JSON text.
+
+        Raises:
+            BackendError: the group is missing, or this store cannot change one safely.
+        """
+        raise errors.BackendError(f"{type(self).__name__} cannot add a task to a group that was sent")
+
     def purge(self, uuid: str) -> None:
         """Deletes the document of a task or a group."""
         raise NotImplementedError
 
+    # -- chords that are watched; a store that cannot remember them leaves these as they are
+
+    def watch_chord(self, uuid: str, callback: Signature, began: bool = False) -> None:
+        """Remembers a chord until its callback has been sent.
+
+        Args:
+            uuid: the group.
+            callback: the callback as the members carry it.
+            began: whether this process sends it now.
+        """
+
+    def unwatch_chord(self, uuid: str) -> None:
+        """Forgets a chord: its callback has been sent."""
+
+    def suspect_chord(self, uuid: str) -> None:
+        """Notes that a chord is flagged and its callback does not seem to have been sent."""
+
+    def overdue_chords(self) -> list[Watched]:
+        """The chords at which nobody has looked for some time; this caller alone gets them now."""
+        return []
+
     # -- Machinery's group checks
 
     def group_completed(self, uuid: str, count: int) -> bool:
-        """Whether as many members of a group as it has have ended; mirrors Go's GroupCompleted.
+        """Whether all members of a group have ended; mirrors Go's GroupCompleted.
+
+        Args:
+            uuid: the group.
+            count: GroupTaskCount, which may be less than what the group has grown to.
 
         Raises:
             BackendError: the group or a member's state is missing or has expired.
         """
-        return sum(state.state in (SUCCESS, FAILURE) for state in self.group_task_states(uuid)) == count
+        return all(state.state in (SUCCESS, FAILURE) for state in self.group_task_states(uuid))
 
     def group_task_states(self, uuid: str) -> list[TaskState]:
         """The states of a group's members in the group's order; mirrors Go's GroupTaskStates.
@@ -117,6 +169,14 @@ class Store:
         if missing:
             raise self.member_missing(uuid, missing[0])
         return [state for state in states if state is not None]
+
+    def grown(self, meta: GroupMeta, member: str, described: str) -> GroupMeta:
+        """A group's document with one more member."""
+        meta.task_uuids = [*(meta.task_uuids or ()), member]
+        if meta.celery:
+            (group, results) = kombu_json.loads(meta.celery)
+            meta.celery = kombu_json.dumps([group, [*results, kombu_json.loads(described)]])
+        return meta
 
     def group_missing(self, uuid: str) -> errors.BackendError:
         """The error for a group without a document."""

@@ -82,6 +82,17 @@ class Border:
     def publishing(self, signature: Signature) -> None:
         """Called with a complete Signature before it is encoded; the user's hooks may still change it."""
 
+    #: Whether this application's result backend sends what follows a task.
+    sends_followers = False
+
+    def maker(self, root_id: str) -> followers.Maker:
+        """Makes what follows the tasks of a Celery workflow."""
+        return followers.Maker(self.parameters, self.options_of, self.routing_key_of, root_id)
+
+    def options_of(self, name: str) -> Mapping[str, Any]:
+        """The options that a task has by itself, where this process has it."""
+        return {}
+
     def routing_key_of(self, step: Mapping[str, Any]) -> str:
         """The RoutingKey of a step of a Celery canvas; empty for the default queue."""
         return ""
@@ -321,13 +332,12 @@ def signature_to_send(
     if content_type != CONTENT_TYPE:
         body = _deserialized(body, content_type)
     again = current_signature(headers["id"])
-    native = None
-    if again is None and body[2]:
-        native = followers.natively(body[2], headers, border.parameters, border.routing_key_of)
-    if native is not None:
-        body = (*body[:2], {})
+    args, kwargs, embed = body
+    native: dict[str, Any] = {}
+    if embed and border.sends_followers:
+        native, embed = followers.split(embed)
     signature = canvas.to_signature(
-        body,
+        (args, kwargs, embed),
         headers,
         properties or {},
         priority=priority or 0,
@@ -335,8 +345,8 @@ def signature_to_send(
         base=again,
         strict=border.strict,
     )
-    if native is not None:
-        signature.on_success, signature.immutable = list(native[0]), native[1]
+    if native:
+        border.maker(headers.get("root_id") or headers["id"]).attach(signature, native)
     return signature
 
 

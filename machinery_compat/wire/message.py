@@ -7,6 +7,7 @@ msgspec would read differently goes to `gounmarshal`, and what it would write di
 from __future__ import annotations
 
 import copy
+import importlib
 import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -133,6 +134,16 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
         """Return a copy that shares nothing that can be changed."""
         return copy_tree(self)
 
+    def to_celery(self, app: Any = None) -> Any:
+        """Return the Celery signature of this one; see :func:`machinery_compat.conversion.to_celery`."""
+        return _conversion().to_celery(self, app)
+
+    @staticmethod
+    def from_celery(signature: Any, app: Any = None) -> Signature:
+        """Make a Signature of a task or a chain of Celery's; see :func:`machinery_compat.conversion.from_celery`."""
+        made: Signature = _conversion().from_celery(signature, app)
+        return made
+
     def encode(self) -> bytes:
         """Return the bytes that Go's ``json.Marshal`` gives for this signature.
 
@@ -159,6 +170,11 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
         if headers or braces != 1 + (0 if args is None else len(args)) + (headers is not None):
             return _look_closer(signature, data, braces)
         return signature
+
+
+def _conversion() -> Any:
+    # The wire knows nothing of Celery until somebody asks for it.
+    return importlib.import_module("machinery_compat.conversion")
 
 
 def _hook(value: Any) -> Any:

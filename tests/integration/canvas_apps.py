@@ -62,8 +62,13 @@ def make(kind: str, url: str, registers: bool = True) -> Any:
     def stamped(self: Task) -> Any:
         return self.request.stamps
 
+    def about(self: Task, value: Any) -> Any:
+        request = self.request
+        own = {name: request.headers.get(name) for name in ("mine", "n")}
+        return [value, list(request.timelimit), own]
+
     add, mul, xsum, echo, same, nothing, fail = map(task, (add, mul, xsum, echo, same, nothing, fail))
-    for bound in (spread, swap, again, grow, stamped):
+    for bound in (spread, swap, again, grow, stamped, about):
         task(bound, bind=True)
     return app
 
@@ -102,6 +107,56 @@ SHAPES: dict[str, Any] = {
     "replace with a chain": lambda t: chain(t("swap").s(1), t("add").s(1)),
     "retry in a chain": lambda t: chain(t("again").s(1), t("add").s(10)),
     "retry in a chord": lambda t: chord([t("again").s(1), t("same").s(5)], t("xsum").s()),
+    "a task joins its chord": lambda t: chord([t("grow").s(1), t("same").s(2)], t("xsum").s()),
+    "a task joins its chord of chains": lambda t: chord(
+        [chain(t("same").s(1), t("grow").s()), chain(t("same").s(2), t("same").s())], t("xsum").s()
+    ),
+    "replace in a chord": lambda t: chord([t("swap").s(1), t("same").s(2)], t("xsum").s()),
+    "replace with a group in a chord": lambda t: chord([t("spread").s(3), t("same").s(2)], t("xsum").s()),
+    "replace in a chain in a chord": lambda t: chord([chain(t("swap").s(1), t("add").s(1))] * 2, t("xsum").s()),
+    "group in a chord": lambda t: chord([group(t("same").s(1), t("same").s(2)), t("same").s(3)], t("echo").s("own")),
+    "chord with values of all kinds": lambda t: chord(
+        [t("same").s(v) for v in ("text", None, {"a": [1, {}]}, [1, "x"], '{"no": "object"}', 2.5, True)], t("echo").s()
+    ),
+    "immutable body": lambda t: chord([t("same").s(1), t("same").s(2)], t("echo").si("own")),
+    "immutable body then task": lambda t: chain(
+        chord([t("same").s(1), t("same").s(2)], t("echo").si("own")), t("echo").s("more")
+    ),
+    "body then immutable task": lambda t: chain(
+        chord([t("same").s(1), t("same").s(2)], t("xsum").s()), t("echo").si("more")
+    ),
+    "chord in the middle": lambda t: chain(
+        t("add").s(1, 1), group(t("add").s(1), t("add").s(2)), t("xsum").s(), t("mul").s(2)
+    ),
+    "two chords in a row": lambda t: chain(
+        group(t("same").s(1), t("same").s(2)), t("xsum").s(), group(t("add").s(1), t("add").s(2)), t("xsum").s()
+    ),
+    "chord of chords of chords": lambda t: chord(
+        [chord([chord([t("same").s(1)] * 2, t("xsum").s()), t("same").s(3)], t("xsum").s()), t("same").s(4)],
+        t("xsum").s(),
+    ),
+    "a countdown in a chain": lambda t: chain(t("add").s(1, 1), t("add").s(1).set(countdown=0.1), t("mul").s(2)),
+    "an expiry in a chain": lambda t: chain(t("add").s(1, 1), t("add").s(1).set(expires=60), t("mul").s(2)),
+    "limits and headers in a chain": lambda t: chain(
+        t("add").s(1, 1), t("about").s().set(time_limit=50, soft_time_limit=40, headers={"mine": "x", "n": 1})
+    ),
+    "failure in a chain of a chord": lambda t: chord(
+        [chain(t("fail").s(), t("same").s(), t("same").s()), t("same").s(1)], t("xsum").s()
+    ),
+    "failure before a group": lambda t: chain(t("fail").s(), group(t("same").s(), t("same").s()), t("xsum").s()),
+    "failure in an inner chord": lambda t: chord(
+        [chord([t("fail").s(), t("same").s(1)], t("xsum").s()), t("same").s(3)], t("xsum").s()
+    ),
+    "failure of a body": lambda t: chain(chord([t("same").s(1), t("same").s(2)], t("fail").s()), t("same").s()),
+    "failure in a chord with a chain as body": lambda t: chord(
+        [t("fail").s(), t("same").s(1)], chain(t("xsum").s(), t("mul").s(2))
+    ),
+    "failure in a chord with a group as body": lambda t: chord(
+        [t("fail").s(), t("same").s(1)], group(t("xsum").s(), t("echo").s())
+    ),
+    "failure in the middle of chords": lambda t: chain(
+        group(t("same").s(1), t("fail").s()), t("xsum").s(), group(t("add").s(1), t("add").s(2)), t("xsum").s()
+    ),
     "failure": lambda t: t("fail").s(),
     "failure in a chain": lambda t: chain(t("add").s(1, 1), t("fail").s(), t("same").s()),
     "failure in a chord": lambda t: chord([t("fail").s(), t("same").s(1)], t("xsum").s()),

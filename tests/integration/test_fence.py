@@ -20,6 +20,7 @@ from machinery_compat import (
 )
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.fence import is_superseded
+from machinery_compat.followers import GO_ON
 from machinery_compat.transport.base import redelivered
 
 STORES = ["eager", pytest.param("redis", marks=pytest.mark.redis)]
@@ -89,9 +90,10 @@ def test_a_run_that_has_been_taken_over_writes_nothing(backend: Backend) -> None
 def test_nothing_follows_a_run_that_has_been_taken_over(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     followed: list[str] = []
     workflow = backend.app.machinery.workflow
+    monkeypatch.setattr(workflow, "go_on", lambda *args: followed.append("went on"))
     monkeypatch.setattr(workflow, "succeeded", lambda *args: followed.append("succeeded"))
     monkeypatch.setattr(workflow, "failed", lambda *args: followed.append("failed"))
-    signature = a_task(on_success=[new_signature("next")], on_error=[new_signature("told")])
+    signature = a_task(on_success=[new_signature(GO_ON)], on_error=[new_signature("told")])
     backend.store_received([signature], 2)
 
     backend.mark_as_done("task_1", 5, request=run(signature, 1))
@@ -99,7 +101,7 @@ def test_nothing_follows_a_run_that_has_been_taken_over(backend: Backend, monkey
 
     assert followed == []
     backend.mark_as_done("task_1", 5, request=run(signature, 2))
-    assert followed == ["succeeded"]
+    assert followed == ["went on", "succeeded"]
 
 
 def test_what_waits_to_be_retried_is_dropped_with_its_run(backend: Backend) -> None:

@@ -92,3 +92,67 @@ def test_groups_and_chords_with_members_in_go(step: Any) -> None:
 
     assert group(members).apply_async().get(timeout=20) == [0, 2, 4, 6, 8, 10]
     assert chord(members, step("py_echo")).apply_async().get(timeout=20) == [0, 2, 4, 6, 8, 10]
+
+
+def test_groups_and_chords_as_steps_after_go(step: Any) -> None:
+    two = group(step("py_add", 1), step("go_add", 2))
+    assert chain(step("go_add", 1, 1), two).apply_async().get(timeout=20) == [3, 4]
+    assert chain(step("go_add", 1, 1), two, step("py_echo")).apply_async().get(timeout=20) == [3, 4]
+    then = chain(step("go_add", 1, 1), two, step("py_echo"), step("py_describe"))
+    assert then.apply_async().get(timeout=20) == "list: [3, 4]"
+
+
+def test_a_chord_of_chains_with_its_body_in_go(step: Any) -> None:
+    members = [chain(step("go_add", n, 1), step("py_add", 1)) for n in range(3)]
+
+    assert chord(members, step("go_add", 100)).apply_async().get(timeout=20) == 109
+
+
+def test_a_chord_passes_on_what_go_has_no_type_for(step: Any) -> None:
+    values = [{"a": [1, None]}, None, "text", [1, "x"], 2.5]
+    # Whichever worker ends the last member sends the body; some of these Go's.
+    for last in ("go_add", "py_add"):
+        members = [*(step("py_echo", value) for value in values), step(last, 1, 1)]
+        assert chord(members, step("py_echo")).apply_async().get(timeout=20) == [*values, 2]
+
+
+def test_an_error_callback_after_go_and_after_python(fleet: Fleet, step: Any) -> None:
+    app = fleet.server.app
+    for failing in ("go_fail", "py_fail"):
+        told_go, told_python = step("go_echo_string"), step("py_told")
+        for one in (told_go, told_python):
+            one.freeze()
+
+        failed = step(failing, "boom").apply_async(link_error=[told_go, told_python])
+
+        # Machinery's tasks get the error's text, Celery's the id of the task.
+        assert app.AsyncResult(told_go.id).get(timeout=20) == "boom", failing
+        assert app.AsyncResult(told_python.id).get(timeout=20) == failed.id, failing
+
+
+def test_a_failure_of_a_chain_in_go_fails_its_chord(fleet: Fleet, step: Any) -> None:
+    members = [chain(step("go_fail", "boom"), step("py_echo"), step("go_echo_string")), step("py_add", 1, 1)]
+
+    result = chord(members, step("py_echo")).apply_async()
+
+    with pytest.raises(Exception, match="boom"):
+        fleet.server.app.AsyncResult(result.id).get(timeout=20)
+
+
+def test_the_last_member_of_a_chord_fails_in_go(fleet: Fleet) -> None:
+    """Go looks at no chord then; a Python worker beside finds it."""
+    fleet.go()
+    fleet.python(app="tests.support.watching_app")
+    app = fleet.server.app
+    app.conf.machinery_chord_watch_interval = 0.3
+
+    result = chord([app.signature("go_fail", ("boom",))] * 2, app.signature("py_echo")).apply_async()
+
+    with pytest.raises(Exception, match="boom"):
+        app.AsyncResult(result.id).get(timeout=20)
+
+
+def test_a_task_joins_its_chord(fleet: Fleet, step: Any) -> None:
+    members = [step("py_join_chord", 1), step("go_add", 2, 2), step("py_add", 3, 3)]
+
+    assert sorted(chord(members, step("py_echo")).apply_async().get(timeout=20)) == [1, 4, 6, 101]

@@ -189,6 +189,19 @@ def again(self: Any, x: int, y: int) -> int:
     return x + y + self.request.retries
 
 
+@shared_task(name="py_told")
+def told(task_id: str) -> str:
+    """An error callback of Celery's older kind."""
+    return task_id
+
+
+@shared_task(name="py_join_chord", bind=True)
+def join_chord(self: Any, x: int) -> int:
+    """Makes one more task a member of its chord."""
+    self.add_to_chord(self.app.signature("py_add", (x, 99 + x)))
+    return x
+
+
 # Tasks that hop: each language's worker counts in the same counter.
 task(fail_times, name="fail_times")
 
