@@ -157,6 +157,8 @@ def test_what_a_running_worker_gets_again_does_not_run_twice(
     rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
 ) -> None:
     """Nor does it leave connections behind, not even the one on which a task of nobody is put aside."""
+    # Those of the tests before would be counted, and not come back.
+    rabbit_server.close_connections()
     worker = staff(app=APP, LIMIT="0")
     uuids = send(server, 2, 6000)
     server.send_task(new_signature("nobody"))
