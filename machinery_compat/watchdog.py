@@ -67,10 +67,9 @@ def _look_at(app: Any, watched: Watched) -> None:
     uuid = watched.group_uuid
     callback = Signature.decode(watched.callback)
     try:
-        meta = backend.group_meta(uuid)
-        if meta is None:
-            raise backend.group_missing(uuid)
-        if not backend.group_completed(uuid, len(meta.task_uuids or ())):
+        meta = backend.known_group(uuid)
+        count = len(meta.task_uuids or ())
+        if not backend.group_completed(uuid, count):
             return
     except errors.BackendError as exc:
         # Its documents have expired, and with them whoever could have waited.
@@ -79,7 +78,7 @@ def _look_at(app: Any, watched: Watched) -> None:
         return
     if not meta.chord_triggered:
         logger.warning("group %s is complete and nobody has sent its callback: sending it", uuid)
-        workflow.check_group(uuid, len(meta.task_uuids or ()), callback)
+        workflow.check_group(uuid, count, callback)
     elif not watched.began and backend.task_state(callback.uuid) is not None:
         backend.unwatch_chord(uuid)
     elif watched.suspected:

@@ -200,10 +200,10 @@ class Workflow:
         """
         errbacks = []
         for callback in signature.on_error or ():
-            # A task that only others have may be Go's, which wants the text.
             if callback is not None and callback.name == followers.STEP_FAILED:
                 # It is a Go worker's; here what follows has failed already.
                 continue
+            # A task that only others have may be Go's, which wants the text.
             if followers.is_errback(callback) and callback.name in self.app.tasks:
                 errbacks.append(followers.as_canvas(callback))
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from machinery_compat import errors
@@ -22,7 +23,7 @@ class EagerBackend(Backend):
         super().__init__(app, url=url, **kwargs)
         # The application's and not the backend's, of which an application may make several.
         self._documents: dict[str, bytes] = app.machinery.documents
-        self._lock = app.machinery.documents_lock
+        self._lock: AbstractContextManager[Any] = app.machinery.documents_lock
 
     def as_uri(self, include_password: bool = False) -> str:
         return "eager"
@@ -55,23 +56,12 @@ class EagerBackend(Backend):
     def put_group(self, meta: GroupMeta) -> None:
         self._documents[meta.group_uuid] = meta.encode()
 
-    def trigger_chord(self, uuid: str) -> bool:
-        with self._lock:
-            meta = self.group_meta(uuid)
-            if meta is None:
-                raise self.group_missing(uuid)
-            if meta.chord_triggered:
-                return False
-            meta.chord_triggered = True
-            self.put_group(meta)
-            return True
+    def group_lock(self) -> AbstractContextManager[Any]:
+        return self._lock
 
     def add_member(self, uuid: str, member: str, described: str) -> None:
-        with self._lock:
-            meta = self.group_meta(uuid)
-            if meta is None:
-                raise self.group_missing(uuid)
-            self.put_group(self.grown(meta, member, described))
+        with self.group_lock():
+            self.grow(uuid, member, described)
 
     def purge(self, uuid: str) -> None:
         self._documents.pop(uuid, None)

@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -152,23 +153,12 @@ class RedisBackend(Backend):
             missing = str(exc).removeprefix("MISSING ")
             raise errors.BackendError(f"group {uuid}: the document of {missing} is missing or has expired") from exc
 
-    def trigger_chord(self, uuid: str) -> bool:
-        with _Mutex(self.client):
-            meta = self.group_meta(uuid)
-            if meta is None:
-                raise self.group_missing(uuid)
-            if meta.chord_triggered:
-                return False
-            meta.chord_triggered = True
-            self.put_group(meta)
-            return True
+    def group_lock(self) -> AbstractContextManager[Any]:
+        return _Mutex(self.client)
 
     def add_member(self, uuid: str, member: str, described: str) -> None:
-        with _Mutex(self.client):
-            meta = self.group_meta(uuid)
-            if meta is None:
-                raise self.group_missing(uuid)
-            self.put_group(self.grown(meta, member, described))
+        with self.group_lock():
+            self.grow(uuid, member, described)
             # Those whose end has been seen are gone from the frontier; its last entry is the empty one.
             self.client.linsert(f"{uuid}:frontier", "BEFORE", "", member)
 
@@ -212,7 +202,7 @@ class RedisBackend(Backend):
         self.client.delete(uuid)
 
 
-class _Mutex:
+class _Mutex(AbstractContextManager[None]):
     """Go's redsync mutex over ``ChordTriggered``: the same key, value and release."""
 
     def __init__(self, client: redis.Redis) -> None:

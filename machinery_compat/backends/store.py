@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from kombu.utils import json as kombu_json
@@ -93,9 +94,23 @@ class Store:
         """Writes a group's document."""
         raise NotImplementedError
 
-    def trigger_chord(self, uuid: str) -> bool:
-        """Marks a group's chord as triggered; True for the one caller that did."""
+    def group_lock(self) -> AbstractContextManager[Any]:
+        """While this lasts, nobody else changes the document of a group."""
         raise NotImplementedError
+
+    def trigger_chord(self, uuid: str) -> bool:
+        """Marks a group's chord as triggered; True for the one caller that did.
+
+        Raises:
+            BackendError: the group is missing.
+        """
+        with self.group_lock():
+            meta = self.known_group(uuid)
+            if meta.chord_triggered:
+                return False
+            meta.chord_triggered = True
+            self.put_group(meta)
+            return True
 
     def add_member(self, uuid: str, member: str, described: str) -> None:
         """Adds a task, whose state is there, to the end of a group.
@@ -155,23 +170,32 @@ class Store:
         Raises:
             BackendError: the group or a member's state is missing or has expired.
         """
-        meta = self.group_meta(uuid)
-        if meta is None:
-            raise self.group_missing(uuid)
-        uuids = meta.task_uuids or []
+        uuids = self.known_group(uuid).task_uuids or []
         states = self.task_states(uuids) if uuids else []
         missing = [member for member, state in zip(uuids, states, strict=True) if state is None]
         if missing:
             raise self.member_missing(uuid, missing[0])
         return [state for state in states if state is not None]
 
-    def grown(self, meta: GroupMeta, member: str, described: str) -> GroupMeta:
-        """A group's document with one more member."""
+    def known_group(self, uuid: str) -> GroupMeta:
+        """A group's document.
+
+        Raises:
+            BackendError: there is none.
+        """
+        meta = self.group_meta(uuid)
+        if meta is None:
+            raise self.group_missing(uuid)
+        return meta
+
+    def grow(self, uuid: str, member: str, described: str) -> None:
+        """Puts one more member at the end of a group's document, under :meth:`group_lock`; see :meth:`add_member`."""
+        meta = self.known_group(uuid)
         meta.task_uuids = [*(meta.task_uuids or ()), member]
         if meta.celery:
             (group, results) = kombu_json.loads(meta.celery)
             meta.celery = kombu_json.dumps([group, [*results, kombu_json.loads(described)]])
-        return meta
+        self.put_group(meta)
 
     def group_missing(self, uuid: str) -> errors.BackendError:
         """The error for a group without a document."""
