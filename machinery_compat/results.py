@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from machinery_compat import errors
-from machinery_compat.backends.base import Backend, task_values
+from machinery_compat.backends.base import Backend
+from machinery_compat.backends.reading import task_values
 from machinery_compat.wire import FAILURE, SUCCESS, Signature, TaskState
 
 __all__ = ["AsyncResult", "ChainAsyncResult", "ChordAsyncResult"]

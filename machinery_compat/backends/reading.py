@@ -1,0 +1,168 @@
+"""What Celery's readers see of the documents in a store, and how they wait for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from celery import states as celery_states
+from celery.backends.base import Backend as CeleryBackend
+from celery.backends.base import SyncBackendMixin
+from celery.exceptions import SecurityError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import result_from_tuple
+from kombu.utils import json as kombu_json
+
+from machinery_compat import canvas, errors
+from machinery_compat.backends.store import Store
+from machinery_compat.wire import FAILURE, PENDING, RETRY, SUCCESS, TaskResult, TaskState
+
+__all__ = ["UNREADABLE", "ReadingBackend", "task_values"]
+
+#: What reading a document that no worker has written may raise.
+UNREADABLE = (errors.MachineryError, SecurityError, ValueError, TypeError, LookupError, AttributeError)
+#: First and longest pause between two looks at a state that is waited for, in seconds.
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
+
+
+def task_values(results: Sequence[TaskResult | None] | None) -> list[Any]:
+    """The Python values of a task's results.
+
+    Raises:
+        ArgumentError: a Value does not fit its Type; the text is Go's.
+    """
+    return [_value(result) for result in results or ()]
+
+
+def _value(result: TaskResult | None) -> Any:
+    if result is None:
+        raise errors.ArgumentError("a result is null")
+    if result.celery != canvas.JSON_MARK:
+        return result.value
+    try:
+        return kombu_json.loads(result.value)
+    except ValueError as exc:
+        raise errors.ArgumentError(f"a result is marked as JSON and is none: {exc}") from exc
+
+
+def _as_returned(values: list[Any]) -> Any:
+    """None for no result, the value for one, a tuple for several."""
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+class ReadingBackend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
+    """The half of a Celery result backend that reads."""
+
+    #: What a store's client raises while its server cannot be reached.
+    connection_errors: tuple[type[BaseException], ...] = ()
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        document = self.task_state(task_id)
+        if document is None:
+            return {"task_id": task_id, "status": PENDING, "result": None}
+        return self.meta_of(task_id, document)
+
+    def meta_of(self, task_id: str, document: TaskState) -> dict[str, Any]:
+        """A TaskState as Celery's readers see it.
+
+        Raises:
+            BackendError: it holds what no worker has written.
+        """
+        try:
+            return self._meta_of(task_id, document)
+        except UNREADABLE as exc:
+            raise errors.BackendError(f"the state of task {task_id} cannot be read: {exc}") from exc
+
+    def _meta_of(self, task_id: str, document: TaskState) -> dict[str, Any]:
+        extra = kombu_json.loads(document.celery) if document.celery else {}
+        meta: dict[str, Any] = {
+            "task_id": task_id,
+            "name": document.task_name or None,
+            "status": extra.get("state", document.state or PENDING),
+            "result": extra.get("result"),
+            "traceback": extra.get("traceback"),
+            "children": [result_from_tuple(child, self.app) for child in extra.get("children", ())],
+        }
+        if document.state == SUCCESS:
+            meta["result"] = _as_returned(task_values(document.results))
+        elif document.state == FAILURE:
+            meta["result"] = self._exception(document, extra)
+        elif document.state == RETRY:
+            meta["result"] = self.exception_to_python(extra["exception"]) if "exception" in extra else None
+        return meta
+
+    def _exception(self, document: TaskState, extra: dict[str, Any]) -> BaseException:
+        described = extra.get("exception")
+        if described:
+            exception = self.exception_to_python(described)
+            if isinstance(exception, BaseException):
+                return exception
+        return errors.TaskError(document.error)
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_interval: Any = None,
+    ) -> dict[str, Any]:
+        self._ensure_not_eager()
+        if timeout is None:
+            self.check_waitable(task_id)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = FIRST_PAUSE
+        while True:
+            meta: dict[str, Any] = self.get_task_meta(task_id)
+            if meta["status"] in celery_states.READY_STATES:
+                return meta
+            if on_interval:
+                on_interval()
+            left = pause if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise CeleryTimeoutError("The operation timed out.")
+            time.sleep(min(pause, left, interval or pause))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def get_many(
+        self,
+        task_ids: Any,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_message: Any = None,
+        on_interval: Any = None,
+        max_iterations: int | None = None,
+        READY_STATES: frozenset[str] = celery_states.READY_STATES,
+    ) -> Any:
+        """Yields ``(task_id, meta)`` as tasks end; one round trip looks at all that are left."""
+        waiting = dict.fromkeys(task_ids)
+        if timeout is None and waiting:
+            self.check_waitable(next(iter(waiting)))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = FIRST_PAUSE
+        while waiting:
+            ready = []
+            asked = list(waiting)
+            for task_id, document in zip(asked, self.task_states(asked), strict=True):
+                if document is not None and document.state in (SUCCESS, FAILURE):
+                    ready.append(self.meta_of(task_id, document))
+            for meta in ready:
+                del waiting[meta["task_id"]]
+                if on_message is not None:
+                    on_message(meta)
+                yield meta["task_id"], meta
+            if not waiting:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise CeleryTimeoutError(f"Operation timed out ({timeout})")
+            if on_interval:
+                on_interval()
+            pause = FIRST_PAUSE if ready else min(pause * 1.5, LONGEST_PAUSE)
+            time.sleep(pause)
+
+    def _forget(self, task_id: str) -> None:
+        self.purge(task_id)
