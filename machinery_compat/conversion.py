@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from celery.canvas import Signature as CelerySignature
@@ -14,7 +13,7 @@ from celery.canvas import chord as celery_chord
 from celery.canvas import group as celery_group
 
 from machinery_compat import canvas, errors, followers
-from machinery_compat.celery_header import HEADER
+from machinery_compat.transport.base import CONTENT_TYPE, signature_to_send
 from machinery_compat.wire import Signature, new_task_uuid
 
 __all__ = ["from_celery", "to_celery"]
@@ -98,38 +97,27 @@ def from_celery(signature: Mapping[str, Any], app: Any = None) -> Signature:
     if first.get("subtask_type") not in followers.ONE_TASK:
         raise errors.EncodeError(f"a chain that begins with a {first['subtask_type']} is more than one Signature")
     options = {**machinery.border.options_of(first["task"]), **first["options"]}
-    uuid = options.get("task_id") or new_task_uuid()
-    made = canvas.to_signature(
-        (first["args"], first["kwargs"], {}),
-        _headers(options, first["task"], uuid),
-        {},
-        priority=options.get("priority") or 0,
-        parameters=machinery.border.parameters(first["task"]),
+    uuid = options.pop("task_id", None) or new_task_uuid()
+    user, priority = options.pop("headers", None), options.pop("priority", None)
+    if rest:
+        options["chain"] = rest[::-1]
+    message = app.amqp.as_task_v2(
+        uuid,
+        first["task"],
+        first["args"],
+        first["kwargs"],
+        callbacks=options.pop("link", None),
+        errbacks=options.pop("link_error", None),
+        **options,
     )
+    made = signature_to_send(
+        machinery.border,
+        message.body,
+        {**message.headers, "headers": user or {}},
+        message.properties,
+        priority,
+        CONTENT_TYPE,
+    )
+    assert made is not None
     made.routing_key = machinery.border.routing_key_of(first)
-    embed = {"callbacks": options.get("link"), "errbacks": options.get("link_error"), "chain": rest[::-1]}
-    machinery.border.maker(uuid).attach(made, embed)
     return made
-
-
-def _headers(options: Mapping[str, Any], name: str, uuid: str) -> dict[str, Any]:
-    """The headers of the Celery message that a task's options stand for."""
-    now = datetime.now(timezone.utc)
-    eta, expires = options.get("eta"), options.get("expires")
-    if options.get("countdown"):
-        eta = now + timedelta(seconds=options["countdown"])
-    if isinstance(expires, (int, float)):
-        expires = now + timedelta(seconds=expires)
-    stamped = options.get("stamped_headers") or []
-    return {
-        "task": name,
-        "id": uuid,
-        "eta": eta,
-        "expires": expires.isoformat() if isinstance(expires, datetime) else expires,
-        "timelimit": [options.get("time_limit"), options.get("soft_time_limit")],
-        "shadow": options.get("shadow"),
-        "ignore_result": bool(options.get("ignore_result")),
-        "stamped_headers": list(stamped) or None,
-        "stamps": {key: options.get(key) for key in stamped},
-        "headers": {key: value for key, value in (options.get("headers") or {}).items() if key != HEADER},
-    }
