@@ -8,12 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
+from machinery_compat import Config, Server
 from tests.conftest import GoClientFactory, GoWorkerFactory, Names
 from tests.interop.conftest import Fleet
 from tests.support.golang import AMQP_FLAVORS
 
 TASKS = "tests.integration.tasks"
+#: The queue of the fixture ``server``.
+QUEUE = "queue"
 REDIS = pytest.param("v2-redigo", marks=pytest.mark.redis, id="redis")
 RABBIT = pytest.param("v2-amqp", marks=[pytest.mark.redis, pytest.mark.rabbitmq], id="rabbitmq")
 
@@ -38,3 +42,17 @@ def fleet(
     logging.getLogger("machinery_compat").setLevel(logging.DEBUG)
     with ExitStack() as stack:
         yield Fleet(request.param, broker, redis_db, names, tmp_path, stack, go_worker, go_client)
+
+
+@pytest.fixture
+def server(redis_db: str) -> Server:
+    """A Server on Redis without a worker."""
+    return Server(Config(broker=redis_db, result_backend=redis_db, default_queue=QUEUE))
+
+
+@pytest.fixture
+def store(redis_db: str) -> Iterator[Redis]:
+    """What lies in the database of ``server``."""
+    client = Redis.from_url(redis_db)
+    yield client
+    client.close()

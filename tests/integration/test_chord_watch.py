@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from redis import Redis
 
 from machinery_compat import Chord, Config, Group, Server, Signature, TaskResult, TaskState, new_signature, watchdog
 from machinery_compat.backends import redis as redis_backend
+from tests.integration.conftest import QUEUE
 
 pytestmark = pytest.mark.redis
-
-QUEUE = "queue"
-
-
-@pytest.fixture
-def server(redis_db: str) -> Server:
-    return Server(Config(broker=redis_db, result_backend=redis_db, default_queue=QUEUE))
-
-
-@pytest.fixture
-def store(redis_db: str) -> Iterator[Redis]:
-    client = Redis.from_url(redis_db)
-    yield client
-    client.close()
 
 
 @pytest.fixture

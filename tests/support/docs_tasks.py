@@ -6,16 +6,8 @@ from typing import Any
 
 from celery import shared_task
 
-
-def add(*numbers: int) -> int:
-    return sum(numbers)
-
-
-def multiply(*numbers: int) -> int:
-    product = 1
-    for number in numbers:
-        product *= number
-    return product
+# This registers `add`, `multiply` and `py_add`.
+from tests.support.tasks import add
 
 
 def sum_of(numbers: list[int]) -> int:
@@ -27,11 +19,8 @@ def one(value: Any, *others: Any) -> Any:
 
 
 for name, function in {
-    "add": add,
     "go_add": add,
-    "py_add": add,
     "sum_ints": add,
-    "multiply": multiply,
     "py_sum": sum_of,
     "resize": one,
     "publish": one,

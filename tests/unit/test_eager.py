@@ -30,30 +30,7 @@ from machinery_compat import (
 )
 from machinery_compat.errors import BackendError, ConfigError, EncodeError, ResultTimeout
 from machinery_compat.transport.base import SERIALIZER
-from tests.support.eager import add, eager_server, history
-
-
-@pytest.fixture
-def server() -> Server:
-    return eager_server()
-
-
-@pytest.fixture
-def app(server: Server) -> Celery:
-    return server.app
-
-
-@pytest.fixture
-def calls(server: Server) -> list[tuple[Any, ...]]:
-    """What the task `note` was called with."""
-    found: list[tuple[Any, ...]] = []
-
-    def note(*args: Any) -> None:
-        found.append(args)
-
-    server.register_task("note", note)
-    return found
-
+from tests.support.eager import add, history
 
 # -- a task
 

@@ -13,35 +13,13 @@ from celery import chain, chord, group
 from celery.exceptions import ChordError, Ignore, TaskRevokedError
 
 from machinery_compat import Celery, Config, Server, enable
-from tests.support.eager import add, eager_server, fail, history
+from tests.support.eager import add, fail, history
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
 
 def total(numbers: list[int]) -> int:
     return sum(numbers)
-
-
-@pytest.fixture
-def server() -> Server:
-    return eager_server()
-
-
-@pytest.fixture
-def app(server: Server) -> Celery:
-    return server.app
-
-
-@pytest.fixture
-def calls(server: Server) -> list[tuple[Any, ...]]:
-    """What the task `note` was called with."""
-    found: list[tuple[Any, ...]] = []
-
-    def note(*args: Any) -> None:
-        found.append(args)
-
-    server.register_task("note", note)
-    return found
 
 
 @pytest.fixture
