@@ -27,7 +27,7 @@ from machinery_compat import celery_header, errors
 from machinery_compat.celery_header import HEADER
 from machinery_compat.wire import Arg, Signature, infer_type, new_task_uuid, outgoing, type_of_hint
 
-__all__ = ["JSON_MARK", "Parameters", "arg_of", "from_signature", "set_eta", "to_signature", "value_of"]
+__all__ = ["JSON_MARK", "Parameters", "arg_of", "from_signature", "priority_of", "set_eta", "to_signature", "value_of"]
 
 MARK = "celery:"
 JSON_MARK = "celery:json"
@@ -229,7 +229,7 @@ def to_signature(
     ]
     for name, value in kwargs.items():
         signature.args.append(arg_of(value, _keyword_type(parameters, name), keyword=name, strict=strict))
-    signature.priority = min(max(int(priority or 0), 0), 255)
+    signature.priority = priority_of(priority)
     set_eta(signature, headers.get("eta"))
     signature.headers = _user_headers(headers, extra, (base.headers if base is not None else None) or {})
     if extra:
@@ -242,6 +242,11 @@ def _keyword_type(parameters: Parameters | None, name: str) -> str | None:
     if parameters is None or name not in parameters.names:
         return None
     return parameters.types[parameters.names.index(name)]
+
+
+def priority_of(value: Any) -> int:
+    """The Priority that Celery has given, from 0 to 255; None is 0."""
+    return min(max(int(value or 0), 0), 255)
 
 
 def set_eta(signature: Signature, eta: str | datetime | None) -> None:

@@ -221,7 +221,7 @@ class Maker:
         signature = Signature(uuid=options.get("task_id") or new_uuid(), name=name)
         signature.args = self._args(step)
         signature.routing_key = self.routing_key_of({**step, "options": options})
-        signature.priority = min(max(int(options.get("priority") or 0), 0), 255)
+        signature.priority = canvas.priority_of(options.get("priority"))
         canvas.set_eta(signature, options.get("eta"))
         self._attach(signature, options.get("link"), rest, options.get("link_error"), passes)
         chord = options.get("chord")
