@@ -83,13 +83,15 @@ def _celery(settings: Settings) -> Any:
         task_default_queue=settings.queue,
         broker_connection_retry_on_startup=True,
     )
-    if settings.broker.startswith("redis"):
+    if settings.broker.startswith(("redis", "sentinel")):
         # By default it is an hour, looked at every 100 s.
         app.conf.broker_transport_options = {
             "visibility_timeout": settings.lease,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
+            "master_name": settings.master_name,
         }
+        app.conf.result_backend_transport_options = {"master_name": settings.master_name}
     return app
 
 
