@@ -2,6 +2,7 @@
 //
 //	fleet worker    runs the tasks
 //	fleet call      calls them, whoever runs them
+//	fleet check     calls one, for health checks
 //
 // Both read the YAML file that MACHINERY_CONFIG names, else Machinery's variables: BROKER, RESULT_BACKEND, DEFAULT_QUEUE…
 package main
@@ -35,9 +36,9 @@ func main() {
 func run(command string) error {
 	// Standard output is for results.
 	log.Set(stdlog.New(os.Stderr, "", stdlog.LstdFlags))
-	program := map[string]func(*machinery.Server) error{"worker": work, "call": call}[command]
+	program := map[string]func(*machinery.Server) error{"worker": work, "call": call, "check": greet}[command]
 	if program == nil {
-		return fmt.Errorf("usage: fleet worker|call, not %q", command)
+		return fmt.Errorf("usage: fleet worker|call|check, not %q", command)
 	}
 	server, err := newServer()
 	if err != nil {
@@ -78,18 +79,9 @@ func work(server *machinery.Server) error {
 }
 
 func call(server *machinery.Server) error {
-	greeting, err := server.SendTask(&tasks.Signature{
-		Name: "greet",
-		Args: []tasks.Arg{{Type: "string", Value: "Ada"}},
-	})
-	if err != nil {
+	if err := greet(server); err != nil {
 		return err
 	}
-	values, err := greeting.GetWithTimeout(timeout, pause)
-	if err != nil {
-		return err
-	}
-	fmt.Println("task:", tasks.HumanReadableResults(values))
 
 	// (1 + 2) + (3 + 4), the two sums side by side
 	group, err := tasks.NewGroup(sum(1, 2), sum(3, 4))
@@ -104,7 +96,7 @@ func call(server *machinery.Server) error {
 	if err != nil {
 		return err
 	}
-	values, err = total.GetWithTimeout(timeout, pause)
+	values, err := total.GetWithTimeout(timeout, pause)
 	if err != nil {
 		return err
 	}
@@ -119,6 +111,22 @@ func call(server *machinery.Server) error {
 	}
 	_, err = refusal.GetWithTimeout(timeout, pause)
 	fmt.Println("error:", err)
+	return nil
+}
+
+func greet(server *machinery.Server) error {
+	greeting, err := server.SendTask(&tasks.Signature{
+		Name: "greet",
+		Args: []tasks.Arg{{Type: "string", Value: "Ada"}},
+	})
+	if err != nil {
+		return err
+	}
+	values, err := greeting.GetWithTimeout(timeout, pause)
+	if err != nil {
+		return err
+	}
+	fmt.Println("task:", tasks.HumanReadableResults(values))
 	return nil
 }
 
