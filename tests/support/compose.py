@@ -156,7 +156,6 @@ class Fleet:
             "PATH": self._path,
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
-            "HOSTNAME": socket.gethostname(),
         }
 
     def _wait_healthy(self, name: str) -> None:
