@@ -184,6 +184,10 @@ class Fleet:
             check=False,
         )
 
+    def stop(self, name: str) -> None:
+        """Ends a service."""
+        self._processes[name].stop()
+
     def execute(self, name: str, *command: str) -> str:
         """What a command prints in the container of a service."""
         finished = self._run(name, list(command))
