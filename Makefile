@@ -7,6 +7,8 @@ PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 # Says every few seconds that a long command is still at work.
 PROGRESS := examples/demo/progress.py
+# Tests mostly wait. The tests of a file share servers and workers, and so a process.
+WORKERS ?= -n 3 --dist loadfile
 
 .PHONY: demo test lint bench clean servers format
 
@@ -29,7 +31,7 @@ servers: $(STAMP)-dev
 	@tests/support/install.sh $(PY)
 
 test: servers  ## all tests, against real servers and a real Go Machinery
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest $(WORKERS) $(TESTS)
 
 lint: $(STAMP)-dev  ## style, types, architecture, links of the docs
 	$(PY) -m tox run -q -e lint,types,architecture,docs

@@ -20,7 +20,7 @@ from celery.signals import task_retry, worker_process_init
 from celery.worker import state as worker_state
 from kombu import Queue
 
-from machinery_compat import canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
+from machinery_compat import backends, canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher, RedisConfig
@@ -377,7 +377,10 @@ def _merge_transport_options(sender: CeleryApp, **kwargs: Any) -> None:
     for name in ("broker_url", "broker_read_url", "broker_write_url", "result_backend"):
         # Read from the environment where the settings have none.
         url = conf.get(name)
-        if url and (told := urls.with_colon(url)) != url:
+        told = urls.with_colon(url) if url else url
+        if name == "result_backend" and isinstance(told, str):
+            told = backends.setting_for(sender, told)
+        if told != url:
             conf[name] = told
     conf.broker_transport_options = {**ours, **conf.broker_transport_options, OPTION: sender.machinery.border}
 

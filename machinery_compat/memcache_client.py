@@ -14,7 +14,6 @@ from machinery_compat import errors, urls
 
 __all__ = ["CONNECTION_ERRORS", "MAX_KEY", "Memcached", "TooLargeForServer", "check_key"]
 
-DEFAULT_PORT = 11211
 #: Bytes of a key, for memcached and for Go's client.
 MAX_KEY = 250
 #: Seconds until a connection counts as failed, and until an answer does.
@@ -51,7 +50,7 @@ class Memcached:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.servers = [_address(text, url) for text in urls.memcache_servers(url)]
+        self.servers = urls.memcache_addresses(url)
         unknown = sorted(set(options or ()) - OPTIONS)
         if unknown:
             raise errors.ConfigError(
@@ -161,21 +160,6 @@ class Memcached:
         if process == os.getpid():
             for pool in pools:
                 pool.close()
-
-
-def _address(text: str, url: str) -> Server:
-    if text.startswith("/"):
-        return text
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        host, port = text, str(DEFAULT_PORT)
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or "/" in text or "@" in text or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise errors.ConfigError(
-            f"{urls.redact(url)}: a Memcache URL is memcache://host:port or memcache://host:port,host:port; "
-            "memcached knows no users, passwords and databases"
-        )
-    return host, int(port)
 
 
 def check_key(key: str) -> bytes:

@@ -15,6 +15,7 @@ from machinery_compat.dead import DeadQueue
 from machinery_compat.locks import Lock, lock_for
 from machinery_compat.periodic import Periodic
 from machinery_compat.results import AsyncResult, ChainAsyncResult, ChordAsyncResult
+from machinery_compat.transport import transport_for
 from machinery_compat.wire import Chain, Chord, Group, Signature
 from machinery_compat.worker import Worker
 
@@ -67,6 +68,9 @@ class Server:
             ``machinery_program_name``, or else the file name of the program, as in Go).
         run_periodic: whether this process sends periodic tasks, as every Server of Go does; False leaves it to
             ``celery beat``.
+
+    Raises:
+        ConfigError: no broker is known for the URL of the configuration, or its driver is not installed.
     """
 
     def __init__(
@@ -79,7 +83,11 @@ class Server:
         run_periodic: bool = True,
     ) -> None:
         if app is None:
-            app = Celery("machinery", config=config or Config.load(), set_as_current=False)
+            config = config or Config.load()
+            # Here, as in Go, and not when the first task is sent.
+            for url in ";".join(config.broker_urls).split(";"):
+                transport_for(url)
+            app = Celery("machinery", config=config, set_as_current=False)
         self.app = app
         self.broker = Broker(app)
         self._lock = lock

@@ -14,6 +14,7 @@ from _thread import start_new_thread
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from signal import SIGTERM, raise_signal
 from time import monotonic
 from typing import Any
 
@@ -47,7 +48,7 @@ class StoppingConsumer(CeleryConsumer):  # type: ignore[misc]
 
     def __init__(self, on_task_request: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(on_task_request, *args, **kwargs)
-        self._given_back = False
+        self._given_back = self._asked_to_stop = False
         #: What the threads of the pool have been given and not finished.
         self._futures: dict[Any, Future[Any]] = {}
         #: The task that runs in the main loop.
@@ -111,6 +112,11 @@ class StoppingConsumer(CeleryConsumer):  # type: ignore[misc]
             from celery.apps.worker import install_worker_term_hard_handler
 
             install_worker_term_hard_handler(self.controller, sig="SIGTERM")
+            if self._asked_to_stop:
+                # The second one came while the first was being handled, which still led here.
+                raise_signal(SIGTERM)
+                return
+            self._asked_to_stop = True
         if self._running_here is not None:
             # The loop goes on when the task has ended; others need not wait for that.
             self._give_back()

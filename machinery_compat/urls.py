@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import overload
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from machinery_compat import errors
 
@@ -19,7 +19,9 @@ __all__ = [
     "RedisAddress",
     "backend_kind",
     "broker_kind",
+    "check_amqp_url",
     "lock_kind",
+    "memcache_addresses",
     "memcache_servers",
     "parse_gcppubsub_url",
     "parse_lock_url",
@@ -32,6 +34,7 @@ __all__ = [
 
 #: The port of a Redis URL that names none. (Go has no default: there the port is mandatory in practice.)
 DEFAULT_REDIS_PORT = 6379
+DEFAULT_MEMCACHE_PORT = 11211
 
 _NO_REDIS = "No redis scheme found"
 _BAD_SOCKET = (
@@ -46,6 +49,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SERVER = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]/?#@]*))(?::(?P<port>[0-9]{0,5}))?")
 _END_OF_SERVERS = re.compile(r"[/?#]")
 _END_OF_PATH = re.compile(r"[?#]")
+_NO_BROKER = "Factory failed with broker URL"
 _ONLY_A_PASSWORD = re.compile(r"^((?:machinery\+)?redis(?:s|\+socket)?://)(?=[^:@/]+@)")
 
 #: The schemes of result backends, as Celery cuts them from a URL.
@@ -203,6 +207,22 @@ def parse_gcppubsub_url(url: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
+def check_amqp_url(url: str) -> None:
+    """Checks the port of an ``amqp://`` or ``amqps://`` URL, which Kombu reads when it connects.
+
+    Raises:
+        ConfigError: it is none, perhaps since the password is not encoded.
+    """
+    try:
+        valid = urlsplit(url).port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise errors.ConfigError(
+            f"{redact(url)}: the port must be a number from 1 to 65535 ('/', '?', '#' in a password are %2F, %3F, %23)"
+        )
+
+
 def memcache_servers(url: str) -> list[str]:
     """The ``host:port`` texts of a ``memcache://h1:p,h2:p`` URL.
 
@@ -212,6 +232,30 @@ def memcache_servers(url: str) -> list[str]:
     if not url.startswith("memcache://"):
         raise errors.ConfigError(f"Factory failed with result backend: {redact(url)}")
     return url.removeprefix("memcache://").split(",")
+
+
+def memcache_addresses(url: str) -> list[str | tuple[str, int]]:
+    """The servers of a ``memcache://`` URL, each a (host, port) pair or the path of a unix socket.
+
+    Raises:
+        ConfigError: one of them is neither.
+    """
+    return [_memcache_address(text, url) for text in memcache_servers(url)]
+
+
+def _memcache_address(text: str, url: str) -> str | tuple[str, int]:
+    if text.startswith("/"):
+        return text
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = text, str(DEFAULT_MEMCACHE_PORT)
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or "/" in text or "@" in text or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise errors.ConfigError(
+            f"{redact(url)}: a Memcache URL is memcache://host:port or memcache://host:port,host:port; "
+            "memcached knows no users, passwords and databases"
+        )
+    return host, int(port)
 
 
 def broker_kind(url: str, environ: Mapping[str, str] | None = None) -> str:
@@ -226,8 +270,10 @@ def broker_kind(url: str, environ: Mapping[str, str] | None = None) -> str:
         ConfigError: no broker has such URLs.
     """
     env = os.environ if environ is None else environ
-    table = (*_BROKERS, *_ANY_SQS) if "DISABLE_STRICT_SQS_CHECK" in env else _BROKERS
-    return _kind(url, table, "Factory failed with broker URL")
+    if "DISABLE_STRICT_SQS_CHECK" in env:
+        return _kind(url, (*_BROKERS, *_ANY_SQS), _NO_BROKER)
+    hint = ", SQS of others than Amazon with the variable DISABLE_STRICT_SQS_CHECK" if url.startswith("http") else ""
+    return _kind(url, _BROKERS, _NO_BROKER, hint)
 
 
 def backend_kind(url: str) -> str:
@@ -282,16 +328,22 @@ def uncut(url: str) -> str:
     return url
 
 
-def _kind(url: str, table: tuple[tuple[str, str], ...], failure: str) -> str:
+def _kind(url: str, table: tuple[tuple[str, str], ...], failure: str, hint: str = "") -> str:
     for prefix, kind in table:
         if url.startswith(prefix):
             return kind
-    supported = ", ".join(prefix for prefix, _ in table)
-    extras = ", ".join(dict.fromkeys(kind for _, kind in table if kind not in _NO_DRIVER))
     raise errors.ConfigError(
-        f"{failure}: {redact(url)} (supported: {supported}, with drivers from the extras {extras}: "
-        "pip install 'machinery-compat[NAME]')"
+        f"{failure}: {redact(url)} (supported: {_supported(table)}{hint}, "
+        "where [NAME] is the extra with the driver: pip install 'machinery-compat[NAME]')"
     )
+
+
+def _supported(table: tuple[tuple[str, str], ...]) -> str:
+    """The prefixes of URLs, those of one driver together before its extra."""
+    prefixes: dict[str, list[str]] = {}
+    for prefix, kind in table:
+        prefixes.setdefault(kind, []).append(prefix)
+    return ", ".join(" ".join(found) + ("" if kind in _NO_DRIVER else f" [{kind}]") for kind, found in prefixes.items())
 
 
 def _credentials(userinfo: str) -> tuple[str, str]:

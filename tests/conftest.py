@@ -65,6 +65,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         for program in programs:
             golang.build(program)
+        if "fleet_program" in used:
+            golang.build(".", golang.BROKERS)
     except Unavailable:
         return  # each test that needs Go meets the same error and tells it
 

@@ -65,6 +65,11 @@ def _check_url(kind: str, url: str) -> None:
         _check_redis(urls.parse_redis_url(url), url)
     elif kind == "gcpubsub":
         urls.parse_gcppubsub_url(url)
+    elif kind == "memcache":
+        urls.memcache_addresses(url)
+    elif kind == "amqp":
+        for one in url.split(";"):  # Kombu's list of servers
+            urls.check_amqp_url(one)
 
 
 def _check_redis(address: urls.RedisAddress, url: str) -> None:

@@ -44,15 +44,16 @@ def transport_for(url: str) -> Chosen:
         ConfigError: none is known, and the text lists those that are; or its driver is not installed.
     """
     url = url.removeprefix(FAILOVER_PREFIX)
-    if url == "eager" or url.startswith("eager:"):
+    # As in Machinery, whatever follows.
+    if url.startswith("eager"):
         return Chosen(TRANSPORTS["eager"], EAGER_URL)
     if "://" not in url:
         # A bare host name, as Kombu itself passes on what it has parsed.
         return Chosen(TRANSPORTS["amqp"], url)
     url = urls.uncut(url)
     kind = urls.broker_kind(url, os.environ)
-    if kind == "eager":
-        return Chosen(TRANSPORTS["eager"], EAGER_URL)
+    if kind == "amqp":
+        urls.check_amqp_url(url)
     if url.startswith(("amqps://", "rediss://")):
         kind = url.partition(":")[0]
     if kind not in TRANSPORTS:

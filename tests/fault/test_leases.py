@@ -7,7 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,7 +23,7 @@ from machinery_compat import Config, Server, new_signature
 from tests.conftest import Names
 from tests.fault.apps import LEASE
 from tests.support.python_worker import PythonWorker
-from tests.support.services import RedisServer
+from tests.support.services import RedisServer, valkey_binary
 from tests.support.waiting import wait_for
 from tests.support.workers import Worker, read_journal
 
@@ -93,14 +93,28 @@ class Place:
         return sorted(key.decode() for key in self.redis.keys(f"*{self.queue}*"))
 
     def dead(self) -> list[dict[str, Any]]:
-        return [json.loads(entry) for entry in self.redis.lrange(f"{self.queue}:dead", 0, -1)]
+        entries = [json.loads(entry) for entry in self.redis.lrange(f"{self.queue}:dead", 0, -1)]
+        return [{name: value for name, value in entry.items() if name != "time"} for entry in entries]
 
 
 @pytest.fixture
-def place(redis_server: RedisServer, redis_db: str, names: Names, tmp_path: Path) -> Iterator[Place]:
-    config = Config(broker=redis_db, result_backend=redis_db, default_queue=names.queue)
-    with closing(Redis.from_url(redis_db)) as client, ExitStack() as stack:
-        place = Place(redis_db, names.queue, tmp_path, client, Server(config), stack)
+def place(redis_db: str, names: Names, tmp_path: Path) -> Iterator[Place]:
+    with place_on(redis_db, names, tmp_path) as place:
+        yield place
+
+
+@pytest.fixture
+def place_on_valkey(names: Names, tmp_path: Path) -> Iterator[Place]:
+    with RedisServer(binary=valkey_binary()) as server, place_on(server.url(), names, tmp_path) as place:
+        assert "valkey_version" in place.redis.info("server")
+        yield place
+
+
+@contextmanager
+def place_on(url: str, names: Names, tmp_path: Path) -> Iterator[Place]:
+    config = Config(broker=url, result_backend=url, default_queue=names.queue)
+    with closing(Redis.from_url(url)) as client, ExitStack() as stack:
+        place = Place(url, names.queue, tmp_path, client, Server(config), stack)
         # What a killed worker's processes still run ends with the test.
         stack.callback(place.open_gate)
         yield place
@@ -118,7 +132,9 @@ def log_has(worker: Worker, text: str) -> None:
     wait_for(lambda: text in worker.text(), 15, worker.text)
 
 
-def test_all_that_a_killed_worker_had_ends_on_another_one(place: Place) -> None:
+@pytest.mark.parametrize("on", ["place", "place_on_valkey"])
+def test_all_that_a_killed_worker_had_ends_on_another_one(on: str, request: pytest.FixtureRequest) -> None:
+    place: Place = request.getfixturevalue(on)
     first = place.worker(concurrency=6)
     running = [place.send("held", f"held{n}", str(place.directory)) for n in range(6)]
     wait_for(lambda: all(place.begun(f"held{n}") for n in range(6)))
@@ -154,11 +170,9 @@ def test_tasks_that_kill_their_process_are_given_up(place: Place) -> None:
         assert "given up after 2 runs" in state.error
         assert why in state.error
         assert follower.results[0].value == state.error
-        assert {
-            "reason": state.error,
-            "queue": place.queue,
-            "body": poison[how].encode().decode() + " ",
-        } in place.dead()
+        entry = {"reason": state.error, "queue": place.queue, "body": poison[how].encode().decode() + " "}
+        # The task is failed first.
+        wait_for(lambda entry=entry: entry in place.dead())
     assert sorted(one.get(timeout=15) for one in others) == list(range(5))
     assert worker.process.running()
     worker.stop()
@@ -197,12 +211,11 @@ def test_a_task_that_kills_its_whole_worker_is_given_up(place: Place) -> None:
     assert place.keys() == [f"{place.queue}:dead"]
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads"])
-def test_a_task_that_keeps_the_interpreter_to_itself_runs_once(place: Place, pool: str) -> None:
-    first = place.worker(pool)
+def test_a_task_that_keeps_the_interpreter_to_itself_runs_once(place: Place) -> None:
+    first = place.worker("solo")
     started = place.directory / "started"
     renewed_for(place, LEASE)
-    hog = place.send("hog", str(started), 3 * LEASE)
+    hog = place.send("hog", str(started), 2.5 * LEASE)
     wait_for(started.exists)
     second = place.worker()
 
@@ -213,11 +226,26 @@ def test_a_task_that_keeps_the_interpreter_to_itself_runs_once(place: Place, poo
     assert "was silent" not in first.text()
 
 
+def test_a_task_of_ten_times_the_lease_runs_once(place: Place) -> None:
+    first = place.worker()
+    long = place.send("held", "long", str(place.directory))
+    wait_for(lambda: place.begun("long"))
+    second = place.worker()
+
+    renewed_for(place, 10 * LEASE)
+    place.open_gate()
+
+    assert long.get(timeout=10) == "long"
+    assert place.times_run(long) == 1
+    assert "put back" not in first.text() + second.text()
+
+
 def renewed_for(place: Place, seconds: float) -> None:
     """Returns when every consumer has renewed its lease for that long."""
     consumers = f"{{{place.queue}}}:consumers"
     for holder, lease in place.redis.zrange(consumers, 0, -1, withscores=True):
-        wait_for(lambda: (place.redis.zscore(consumers, holder) or 0) > lease + 1000 * seconds, 15)  # noqa: B023
+        until = lease + 1000 * seconds
+        wait_for(lambda: (place.redis.zscore(consumers, holder) or 0) > until, seconds + 15)  # noqa: B023
 
 
 def test_the_process_that_renews_ends_with_a_killed_worker(place: Place) -> None:
@@ -255,6 +283,8 @@ def test_a_frozen_worker_that_thaws_changes_nothing(place: Place, pool: str) -> 
     log_has(first, "another worker has been given it since its run number 1 began here")
     assert place.redis.get(held.uuid) == stored
     log_has(first, "was silent for longer than its lease")
+    # The end of the last one too: asked to stop, its process would be killed within it, and it would run again.
+    ended([place.server.app.AsyncResult(follower.uuid)])
     assert sorted(place.values()) == [1, 2, 3]
     assert [place.times_run(one) for one in reserved] == [1, 1]
     second.stop()

@@ -78,6 +78,7 @@ def value_of(server: Server, *numbers: int) -> list[Any]:
 def test_refusals_are_named_and_outlived(server: RedisServer, names: Names, tmp_path: Path, code: str) -> None:
     sender = machinery(server.url(), server.url(), names)
     app, backend = sender.app, sender.backend
+    app.conf.task_publish_retry_policy = {**app.conf.task_publish_retry_policy, "max_retries": 1}
 
     def batch() -> None:
         sender.send_group(Group(*(new_signature("py_add", n) for n in range(3))))

@@ -226,6 +226,7 @@ def test_a_url_that_cannot_be_used_is_one_error_without_its_password(url: str) -
 
 
 def test_a_result_that_is_too_large_fails_its_task(server: Server) -> None:
+    server.app.conf.machinery_max_body_size = 20_000_000
     server.register_task("large", lambda: "x" * 17_000_000)
 
     result = server.send_task(new_signature("large"))

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +146,11 @@ def test_a_rate_limit(fleet: Fleet, app: Celery) -> None:
     reply = app.control.rate_limit("timed", "5/s", reply=True, timeout=5, limit=1)
     assert "new rate limit set successfully" in str(reply)
 
-    results = [app.send_task("timed") for _ in range(5)]
+    results = [app.send_task("timed") for _ in range(10)]
     times = sorted(one.get(timeout=15) for one in results)
 
-    assert times[-1] - times[0] >= 0.7
-    assert all(later - earlier > 0.1 for earlier, later in pairwise(times))
+    # Of the 1.8 s that they take the first one may be late.
+    assert times[-1] - times[0] >= 1
 
 
 @pytest.mark.parametrize("when", ["reserved", "delayed"])

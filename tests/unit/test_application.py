@@ -9,7 +9,7 @@ import celery
 import pytest
 
 import machinery_compat
-from machinery_compat import Celery, Config, enable, errors
+from machinery_compat import Celery, Config, Server, enable, errors
 from machinery_compat.config import AMQPConfig, RedisConfig, TLSConfig
 from machinery_compat.transport import transport_for
 from machinery_compat.urls import parse_redis_url
@@ -115,6 +115,54 @@ def test_an_unknown_broker_is_one_clear_error(url: str) -> None:
         transport_for(url)
     assert "redis" in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["kafka://u:secret@h/x", "http://u:secret@h", "https://u:secret@h", "foo", "memcached://h"]
+)
+def test_an_unknown_result_backend_is_one_clear_error(url: str) -> None:
+    for app in (application(broker="eager", result_backend=url), Celery("test", backend=url, set_as_current=False)):
+        with pytest.raises(errors.ConfigError) as caught:
+            app.AsyncResult("x").state  # noqa: B018 - its value is never computed
+        assert str(caught.value).startswith("Factory failed with result backend: ")
+        assert "mongodb:// mongodb+srv:// [mongodb], " in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "module"),
+    [
+        ("nullable", "machinery_compat.backends.null"),
+        ("eagerly", "machinery_compat.backends.eager"),
+        ("rpc://", "celery.backends.rpc"),
+        ("disabled", "celery.backends.base"),
+        ("celery.backends.base:DisabledBackend", "celery.backends.base"),
+    ],
+)
+def test_a_result_backend_that_machinery_or_celery_knows_is_taken(url: str, module: str) -> None:
+    assert type(Celery("test", broker="eager", backend=url, set_as_current=False).backend).__module__ == module
+
+
+def test_a_bad_port_of_rabbitmq_is_one_clear_error() -> None:
+    for use in (
+        lambda url: Celery("test", broker=url, set_as_current=False).connection(),
+        lambda url: Celery("test", backend=url, set_as_current=False).backend,
+        lambda url: Config(broker=url, result_backend="null").validate({}),
+    ):
+        with pytest.raises(errors.ConfigError, match="amqp://h:x: the port must be a number"):
+            use("amqp://u:secret@h:x/")
+
+
+def test_a_server_takes_kombus_list_of_brokers() -> None:
+    config = Config(broker="amqp://a:1;amqp://b:2", result_backend="null")
+    config.validate({})
+
+    assert len(Server(config).app.connection().alt) == 2
+
+
+def test_a_server_on_an_unknown_broker_is_not_made() -> None:
+    with pytest.raises(errors.ConfigError, match=r"^Factory failed with broker URL: kafka://h "):
+        Server(Config(broker="kafka://u:secret@h", result_backend="eager"))
 
 
 def test_enable_comes_first() -> None:

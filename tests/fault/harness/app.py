@@ -55,7 +55,6 @@ def make(settings: Settings) -> Any:
     app.conf.update(worker_hijack_root_logger=True, broker_heartbeat=settings.lease, worker_proc_alive_timeout=30)
     app.task(name=WORK, bind=True, shared=False)(work)
     app.task(name=GATHER, bind=True, shared=False)(gather)
-    app.task(name="add", bind=True, shared=False)(add)
     return app
 
 
@@ -84,13 +83,15 @@ def _celery(settings: Settings) -> Any:
         task_default_queue=settings.queue,
         broker_connection_retry_on_startup=True,
     )
-    if settings.broker.startswith("redis"):
+    if settings.broker.startswith(("redis", "sentinel")):
         # By default it is an hour, looked at every 100 s.
         app.conf.broker_transport_options = {
             "visibility_timeout": settings.lease,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
+            "master_name": settings.master_name,
         }
+        app.conf.result_backend_transport_options = {"master_name": settings.master_name}
     return app
 
 

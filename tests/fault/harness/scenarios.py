@@ -136,7 +136,6 @@ _ALL = (
         "kill -9 of the master behind three sentinels",
         faults.fail_over,
         brokers=(REDIS,),
-        systems=(OURS,),
         sentinels=True,
     ),
     Scenario("store-down", "the store of results down while tasks end", faults.store_down, durable=True),

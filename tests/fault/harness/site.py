@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from redis import Redis
 
-from tests.fault.harness.app import Settings, make
+from tests.fault.harness.app import CELERY, Settings, make
 from tests.fault.harness.proxy import Proxy
 from tests.support.golang import GoWorker
 from tests.support.python_worker import PythonWorker
@@ -79,6 +79,8 @@ class Site:
     def settings(self, proxied: bool) -> Settings:
         if self.group is not None:
             urls = self.group.url(0), self.group.url(1)
+            if self.system == CELERY:
+                urls = _in_celerys_form(urls[0]), _in_celerys_form(urls[1])
             return Settings(self.system, *urls, self.queue, self.lease, self.group.name)
         assert isinstance(self.broker, RedisServer | RabbitServer)
         broker, store = self.broker.url(), self.store.url()
@@ -173,6 +175,12 @@ class Site:
                 orphan.kill()
         self.app.close()
         self._stack.close()
+
+
+def _in_celerys_form(url: str) -> str:
+    """A list of sentinels as Celery has it."""
+    hosts, _, db = url.removeprefix("redis://").rpartition("/")
+    return ";".join(f"sentinel://{host}/{db}" for host in hosts.split(","))
 
 
 def children(worker: PythonWorker) -> list[psutil.Process]:
