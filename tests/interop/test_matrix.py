@@ -82,7 +82,7 @@ COMBINATIONS = [
     combination("v1-redis", "memcache3"),
     combination("v2-goredis", "mongodb"),
     combination("v1-amqp", "mongodb"),
-    combination("v2-amqp", "dynamodb"),
+    combination("v2-redigo", "dynamodb"),
 ]
 
 
