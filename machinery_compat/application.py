@@ -205,11 +205,10 @@ class AppBorder(Border):
         backend = self.app.backend
         if not isinstance(backend, Backend):
             return
-        tasks = self.app.tasks
         kept = [
             (one, run)
             for one, run in zip(signatures, runs or [0] * len(signatures), strict=True)
-            if one.name in tasks and not tasks[one.name].ignore_result and not _ignores_result(one)
+            if self._keeps_result(one) and not self.unstorable(one)
         ]
         try:
             for run, group in groupby(kept, key=itemgetter(1)):
@@ -220,9 +219,24 @@ class AppBorder(Border):
             # The tasks run all the same; what they become is what must be stored.
             logger.warning("%d tasks are not marked as RECEIVED: %s", len(kept), exc)
 
+    def _keeps_result(self, signature: Signature) -> bool:
+        """Whether this process runs such tasks, and stores what becomes of them."""
+        task = self.app.tasks.get(signature.name)
+        return task is not None and not task.ignore_result and not _ignores_result(signature)
+
+    def unstorable(self, signature: Signature) -> str:
+        """Why the result backend can keep nothing of a task, which so cannot be run; empty where it can."""
+        backend = self.app.backend
+        if isinstance(backend, Backend) and self._keeps_result(signature):
+            try:
+                backend.check_uuid(signature.uuid)
+            except errors.BackendError as exc:
+                return str(exc)
+        return ""
+
     def state_of(self, signature: Signature) -> str:
-        backend, task = self.app.backend, self.app.tasks.get(signature.name)
-        if not isinstance(backend, Backend) or task is None or task.ignore_result or _ignores_result(signature):
+        backend = self.app.backend
+        if not isinstance(backend, Backend) or not self._keeps_result(signature):
             return ""
         try:
             state = backend.task_state(signature.uuid)

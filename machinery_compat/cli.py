@@ -33,15 +33,19 @@ def _told() -> Iterator[None]:
         raise click.ClickException(one_line(str(exc), 500)) from exc
 
 
-def _dead_queue(context: click.Context, queue: str | None) -> DeadQueue:
+def _ours(context: click.Context) -> Any:
+    """The application of the command line."""
     app = context.obj.app
-    ours = getattr(app, "machinery", None)
-    if ours is None:
+    if getattr(app, "machinery", None) is None:
         raise click.UsageError(
             f"the application {app.main or 'default'!r} does not speak Machinery; name one that does with "
             "'celery -A APP machinery …': machinery_compat.Celery(...), or machinery_compat.enable(app)"
         )
-    found: DeadQueue = ours.dead_letters(queue or "")
+    return app
+
+
+def _dead_queue(context: click.Context, queue: str | None) -> DeadQueue:
+    found: DeadQueue = _ours(context).machinery.dead_letters(queue or "")
     return found
 
 
@@ -70,7 +74,24 @@ def _which(numbers: tuple[int, ...], everything: bool) -> tuple[int, ...] | None
 
 @click.group(name="machinery")
 def machinery() -> None:
-    """What Machinery has beside Celery: the messages that nobody could run."""
+    """What Machinery has beside Celery: the messages that nobody could run, and the tables of results on DynamoDB."""
+
+
+@machinery.command(cls=CeleryCommand)
+@click.pass_context
+def tables(context: click.Context, /, **options: Any) -> None:
+    """Create the tables of the DynamoDB result backend.
+
+    Each is paid for by the request, and items that have expired are deleted from it. A table that is there stays as it
+    is, but for that deletion, which is switched on.
+    """
+    app = _ours(context)
+    with _told():
+        backend = app.backend
+        if not hasattr(backend, "create_tables"):
+            raise click.UsageError(f"the results of this application are in {backend.as_uri()}, which has no tables")
+        for name, made in backend.create_tables():
+            click.echo(f"Created the table {name}." if made else f"The table {name} is there.")
 
 
 @machinery.group()

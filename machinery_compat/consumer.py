@@ -64,7 +64,17 @@ class Consumer(StoppingConsumer):
             channel.slots = lambda: pool.num_processes or 1  # type: ignore[method-assign]
             # Only the prefork pool has one: its tasks run in other processes.
             channel.runs_tasks = not pool.uses_semaphore
-        return super().create_task_handler(*args, **kwargs)
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            if isinstance(message, TaskPayload) and message.signature is not None:
+                reason = message.channel.border.unstorable(message.signature)
+                if reason:
+                    message.bury(reason)
+                    return None
+            return handle(message)
+
+        return on_task_received
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         channel = self.task_consumer.channel if self.task_consumer is not None else None

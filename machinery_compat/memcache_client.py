@@ -12,7 +12,7 @@ from pymemcache.exceptions import MemcacheServerError, MemcacheUnexpectedCloseEr
 
 from machinery_compat import errors, urls
 
-__all__ = ["CONNECTION_ERRORS", "MAX_KEY", "Memcached", "TooLargeForServer"]
+__all__ = ["CONNECTION_ERRORS", "MAX_KEY", "Memcached", "TooLargeForServer", "check_key"]
 
 #: Bytes of a key, for memcached and for Go's client.
 MAX_KEY = 250
@@ -65,7 +65,7 @@ class Memcached:
 
     def gets(self, key: str) -> tuple[bytes | None, Any]:
         """A value, or None, and the mark that :meth:`store` compares."""
-        raw = _key(key)
+        raw = check_key(key)
         value, mark = self._call(self._server_of(raw), "gets", raw)
         return value, mark
 
@@ -75,14 +75,14 @@ class Memcached:
         Raises:
             TooLargeForServer: the server takes no items of this size.
         """
-        raw = _key(key)
+        raw = check_key(key)
         if mark is None:
             return bool(self._call(self._server_of(raw), "add", raw, value, expire, False))
         # None tells that the key is gone.
         return bool(self._call(self._server_of(raw), "cas", raw, value, mark, expire, False))
 
     def delete(self, key: str) -> None:
-        raw = _key(key)
+        raw = check_key(key)
         self._call(self._server_of(raw), "delete", raw, False)
 
     # -- many keys, one round trip a server
@@ -103,14 +103,14 @@ class Memcached:
         """
         shares: dict[int, dict[bytes, bytes]] = {}
         for key, value in values.items():
-            raw = _key(key)
+            raw = check_key(key)
             shares.setdefault(self._server_of(raw), {})[raw] = value
         for server, share in shares.items():
             self._call(server, "set_many", share, expire, False)
 
     def _read(self, keys: Sequence[str], method: str, pair: Any) -> list[tuple[bytes | None, Any]]:
         shares: dict[int, list[bytes]] = {}
-        raws = [_key(key) for key in keys]
+        raws = [check_key(key) for key in keys]
         for raw in raws:
             shares.setdefault(self._server_of(raw), []).append(raw)
         found: dict[bytes, Any] = {}
@@ -162,7 +162,12 @@ class Memcached:
                 pool.close()
 
 
-def _key(key: str) -> bytes:
+def check_key(key: str) -> bytes:
+    """A key as memcached takes it.
+
+    Raises:
+        BackendError: it takes none of this form.
+    """
     try:
         raw = key.encode()
     except UnicodeEncodeError:

@@ -72,6 +72,8 @@ def _look_at(app: Any, watched: Watched) -> None:
         if not backend.group_completed(uuid, count):
             return
     except errors.BackendError as exc:
+        if backend.exception_safe_to_retry(exc):
+            raise  # nothing is known of it now
         # Its documents have expired, and with them whoever could have waited.
         logger.warning("the chord of group %s is watched no longer: %s", uuid, exc)
         backend.unwatch_chord(uuid)

@@ -16,6 +16,7 @@ __all__ = ["BACKENDS", "backend_for", "setting_for"]
 #: Kind of URL -> the class, loaded when it is needed so that its driver may be missing.
 BACKENDS = {
     "amqp": "machinery_compat.backends.amqp:AMQPBackend",
+    "dynamodb": "machinery_compat.backends.dynamodb:DynamoDBBackend",
     "eager": "machinery_compat.backends.eager:EagerBackend",
     "memcache": "machinery_compat.backends.memcache:MemcacheBackend",
     "mongodb": "machinery_compat.backends.mongodb:MongoBackend",

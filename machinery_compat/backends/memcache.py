@@ -72,6 +72,9 @@ class MemcacheBackend(Frontier, Backend):
 
     # -- tasks
 
+    def check_uuid(self, uuid: str) -> None:
+        memcache_client.check_key(uuid)
+
     def put_pending(self, signatures: Sequence[Signature]) -> None:
         for first in range(0, len(signatures), BATCH):
             self._set({one.uuid: self.pending_state(one).encode() for one in signatures[first : first + BATCH]})

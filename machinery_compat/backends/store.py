@@ -73,6 +73,13 @@ class Store:
             BackendError: this backend keeps no results.
         """
 
+    def check_uuid(self, uuid: str) -> None:
+        """Refuses the UUID of a task or group that this store cannot keep anything under.
+
+        Raises:
+            BackendError: it is one.
+        """
+
     def put_state(self, state: TaskState, server: str = "", command: Any = None) -> None:
         """Writes a state document over whatever is there."""
         raise NotImplementedError

@@ -124,6 +124,10 @@ class Border:
             runs: the :func:`deliveries` of each; empty where none was put back.
         """
 
+    def unstorable(self, signature: Signature) -> str:
+        """Why the result store can keep nothing of a task that this process would run; empty where it can."""
+        return ""
+
     def state_of(self, signature: Signature) -> str:
         """What the result store says of a task's state; empty where nobody keeps it or it cannot be asked."""
         return ""

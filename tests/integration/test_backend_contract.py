@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -34,9 +36,9 @@ from machinery_compat.wire import TaskResult, gotime, now_text
 from tests.conftest import Names
 from tests.integration.conftest import TASKS
 from tests.support.python_worker import PythonWorker
-from tests.support.services import RedisServer
+from tests.support.services import MotoServer, RedisServer
 from tests.support.services import Server as ServerProcess
-from tests.support.stores import RawStore, raw_store
+from tests.support.stores import DYNAMODB, RawStore, dynamodb_environment, raw_store
 from tests.support.waiting import wait_for
 
 KINDS = [
@@ -44,6 +46,7 @@ KINDS = [
     "eager",
     pytest.param("memcache", marks=pytest.mark.memcache),
     pytest.param("mongodb", marks=pytest.mark.mongodb),
+    pytest.param("dynamodb", marks=pytest.mark.dynamodb),
 ]
 #: Results of each type, as Type and JSON text.
 RESULTS = [
@@ -73,14 +76,28 @@ RESULTS = [
 ]
 
 
+SERVERS = {
+    "redis": "redis_server",
+    "memcache": "memcached_server",
+    "mongodb": "mongo_server",
+    "dynamodb": "moto_server",
+}
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def store(request: pytest.FixtureRequest) -> RawStore:
+def store(request: pytest.FixtureRequest) -> Iterator[RawStore]:
     if request.param == "eager":
-        return raw_store("eager", "eager")
-    fixture = {"redis": "redis_server", "memcache": "memcached_server", "mongodb": "mongo_server"}[request.param]
-    server: ServerProcess = request.getfixturevalue(fixture)
+        yield raw_store("eager", "eager")
+        return
+    server: ServerProcess = request.getfixturevalue(SERVERS[request.param])
+    if isinstance(server, MotoServer):
+        with dynamodb_environment(server):
+            store = raw_store("dynamodb", DYNAMODB)
+            store.server().backend.create_tables()
+            yield store
+        return
     # Of 16 databases of Redis the last but one; the others are emptied by other tests.
-    return raw_store(request.param, server.url(14) if isinstance(server, RedisServer) else server.url())
+    yield raw_store(request.param, server.url(14) if isinstance(server, RedisServer) else server.url())
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +308,11 @@ class TestExpiry:
         backend = store.server(results_expire_in=1).backend
         pending(backend, uuid)
         update(backend, uuid, "SUCCESS", results=[])
+        if store.kind == "dynamodb":
+            # It deletes when it has time; until then Go reads the item, too.
+            assert int(json.loads(store.get(uuid))["TTL"]["N"]) - time.time() <= 1
+            assert backend.task_state(uuid).state == "SUCCESS"
+            return
         wait_for(lambda: backend.task_state(uuid) is None, 15)
 
     @pytest.mark.parametrize("seconds", [60 * 86_400, -1], ids=["two months", "never"])
@@ -407,8 +429,59 @@ BSON_HOSTILE = {
     "an extra that is no JSON": mongo(state="FAILURE", celery=EXTRA),
     "an extra of another shape": mongo(state="FAILURE", error="", celery={"state": "FAILURE", "error": "", "extra": 7}),
 }
+
+
+def dynamo(state: Any = "SUCCESS", **attributes: Any) -> bytes:
+    """The attributes of an item; texts may stand without their type."""
+    given = {"State": state, **attributes}
+    return json.dumps(
+        {name: value if isinstance(value, dict) else {"S": value} for name, value in given.items()}
+    ).encode()
+
+
+def of_type(kind: Any, value: Any) -> dict[str, Any]:
+    """A result of DynamoDB's, in a list."""
+    return {"L": [{"M": {"Type": {"S": kind}, "Value": value}}]}
+
+
+DYNAMO_HOSTILE = {
+    "no document": b"{}",
+    "a state nobody knows": dynamo("DONE"),
+    "a state that is no text": dynamo({"N": "7"}),
+    "a name that is no text": dynamo("STARTED", TaskName={"M": {}}),
+    "a time that is none": dynamo("STARTED", CreatedAt="yesterday"),
+    "a time of another type": dynamo("STARTED", CreatedAt={"N": "7"}),
+    "an expiry that is none": dynamo(TTL={"N": "1.5"}),
+    "an error that is no text": dynamo("FAILURE", Error={"BOOL": True}),
+    "a type nobody knows": dynamo(Results=of_type("complex", {"N": "1"})),
+    "a type that is no text": dynamo(Results={"L": [{"M": {"Type": {"N": "1"}, "Value": {"N": "1"}}}]}),
+    "a value of another type": dynamo(Results=of_type("int64", {"S": "x"})),
+    "a number for a text": dynamo(Results=of_type("string", {"N": "1"})),
+    "a fraction": dynamo(Results=of_type("int64", {"N": "1.5"})),
+    "a huge number": dynamo(Results=of_type("int64", {"N": "1e125"})),
+    "too many digits": dynamo(Results=of_type("int64", {"S": "9" * 5000})),
+    "no number": dynamo(Results=of_type("float64", {"S": "NaN"})),
+    "an endless number": dynamo(Results=of_type("float64", {"S": "+Inf"})),
+    "no list": dynamo(Results=of_type("[]int64", {"S": "1 2"})),
+    "a list of something else": dynamo(Results=of_type("[]int64", {"S": "[a b]"})),
+    "no bytes": dynamo(Results=of_type("[]byte", {"S": "[300]"})),
+    "a map": dynamo(Results=of_type("int64", {"M": {"a": {"NULL": True}}})),
+    "a set": dynamo(Results=of_type("[]string", {"SS": ["a"]})),
+    "binary data for a number": dynamo(Results=of_type("int64", {"B": "eA=="})),
+    "results of another shape": dynamo(Results={"N": "7"}),
+    "a result that is none": dynamo(Results={"L": [{"N": "7"}]}),
+    "a null as a result": dynamo(Results={"L": [{"NULL": True}]}),
+    "an extra that is no JSON": dynamo(
+        "FAILURE",
+        Error="",
+        Celery={"M": {"State": {"S": "FAILURE"}, "Error": {"S": "e3b0c44298fc1c14"}, "Extra": {"S": "{"}}},
+    ),
+    "an extra of another shape": dynamo("STARTED", Celery={"M": {"State": {"S": "STARTED"}, "Extra": {"N": "7"}}}),
+    "an extra whose state is no text": dynamo("STARTED", Celery={"M": {"State": {"N": "7"}}}),
+}
+HOSTILE = {"mongodb": BSON_HOSTILE, "dynamodb": DYNAMO_HOSTILE}
 #: What a sender writes and a worker leaves, as Go does.
-KEPT = {"a name that is no text", "a time that is none"}
+KEPT = {"a name that is no text", "a time that is none", "a time of another type"}
 READERS: dict[str, Callable[[Celery, str], Any]] = {
     "get": lambda app, uuid: app.AsyncResult(uuid).get(timeout=5),
     "state": lambda app, uuid: app.AsyncResult(uuid).state,
@@ -421,7 +494,7 @@ class TestHostile:
     def test_a_document_that_no_worker_has_written_is_one_clear_error(
         self, server: Server, store: RawStore, uuid: str, reader: Callable[[Celery, str], Any]
     ) -> None:
-        for what, document in (BSON_HOSTILE if store.kind == "mongodb" else JSON_HOSTILE).items():
+        for what, document in HOSTILE.get(store.kind, JSON_HOSTILE).items():
             store.put(uuid, document)
             with pytest.raises(BackendError, match=uuid):
                 pytest.fail(f"{what}: {reader(server.app, uuid)!r}")
@@ -430,7 +503,7 @@ class TestHostile:
         if store.kind == "eager":
             # It holds what this process has written, and nothing else.
             return
-        for what, document in (BSON_HOSTILE if store.kind == "mongodb" else JSON_HOSTILE).items():
+        for what, document in HOSTILE.get(store.kind, JSON_HOSTILE).items():
             if what in KEPT:
                 continue
             store.put(uuid, document)
@@ -441,6 +514,17 @@ class TestHostile:
         hostile = (b"{", b"[1]", b'{"GroupUUID":"g","TaskUUIDs":7}', b'{"GroupUUID":"g","Celery":"{"}')
         if store.kind == "mongodb":
             hostile = tuple(mongo(**one) for one in ({"task_uuids": 7}, {"task_uuids": [1]}, {"celery": "{"}))
+        if store.kind == "dynamodb":
+            hostile = tuple(
+                json.dumps(one).encode()
+                for one in (
+                    {"TaskUUIDs": {"N": "7"}},
+                    {"TaskUUIDs": {"L": [{"N": "1"}]}},
+                    {"TaskUUIDs": {"L": []}, "CreatedAt": {"S": "now"}},
+                    {"Celery": {"S": "{"}},
+                    {"Celery": {"N": "1"}},
+                )
+            )
         for document in hostile:
             store.put(uuid, document, "group_metas")
             with pytest.raises(BackendError, match=uuid):

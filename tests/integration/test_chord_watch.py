@@ -117,6 +117,19 @@ def test_a_chord_that_has_expired_is_forgotten(server: Server, store: Redis, cho
     assert nothing_is_watched(store)
 
 
+def test_a_store_that_refuses_for_a_while_loses_no_chord(server: Server, store: Redis, chord: Chord) -> None:
+    for member in chord.group.tasks:
+        end(server, member)
+    store.execute_command("ACL", "SETUSER", "default", "-get")
+    try:
+        assert look(server, store) == []
+    finally:
+        store.execute_command("ACL", "SETUSER", "default", "+get")
+
+    (sent,) = look(server, store)
+    assert sent.uuid == chord.callback.uuid
+
+
 def test_nobody_looks_and_the_list_does_not_grow(redis_db: str, store: Redis) -> None:
     server = Server(Config(broker=redis_db, result_backend=redis_db, default_queue=QUEUE, results_expire_in=60))
     old = Chord(Group(new_signature("one")), new_signature("sum"))

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import boto3
 import pytest
 import redis
 from pymongo import MongoClient, monitoring
 
 from machinery_compat import Config, GroupMeta, Server, Signature, TaskState
 from machinery_compat.backends.base import Backend
-from machinery_compat.config import MongoDBConfig
+from machinery_compat.config import DynamoDBConfig, MongoDBConfig
 from machinery_compat.memcache_client import Memcached
 from machinery_compat.wire import now_text
 from tests.conftest import Names
+from tests.support.stores import DYNAMODB
 
 MEMBERS = 100
 #: For each store: PENDING, one of the worker's three states, a look at the result; of a chord of 100: its sending
@@ -24,6 +26,7 @@ COSTS = {
     "redis": {"pending": 1, "state": 1, "read": 1, "send": 2, "watch": 1, "check": 1, "trigger": 4, "results": 2},
     "memcache": {"pending": 1, "state": 2, "read": 1, "send": 2, "watch": 0, "check": 2, "trigger": 3, "results": 2},
     "mongodb": {"pending": 1, "state": 1, "read": 1, "send": 2, "watch": 1, "check": 2, "trigger": 1, "results": 2},
+    "dynamodb": {"pending": 1, "state": 1, "read": 1, "send": 5, "watch": 2, "check": 2, "trigger": 2, "results": 2},
 }
 Counted = tuple[Backend, list[str]]
 
@@ -72,10 +75,26 @@ def counted_mongodb(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Count
     client.close()
 
 
+@contextmanager
+def counted_dynamodb(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+    counted: list[str] = []
+    options = {"endpoint_url": url, "region_name": "us-east-1"}
+    credentials = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    client = boto3.session.Session().client("dynamodb", **options, **credentials)
+    # As they leave, so that those that the client sends again count too.
+    client.meta.events.register("before-send.dynamodb", lambda request, **_: counted.append(request.url))
+    config = Config(broker="eager", result_backend=DYNAMODB, dynamodb=DynamoDBConfig(client=client))
+    backend = Server(config).backend
+    backend.create_tables()
+    yield backend, counted
+    client.close()
+
+
 STORES = [
     pytest.param("redis", "redis_server", counted_redis, marks=pytest.mark.redis, id="redis"),
     pytest.param("memcache", "memcached_server", counted_memcache, marks=pytest.mark.memcache, id="memcache"),
     pytest.param("mongodb", "mongo_server", counted_mongodb, marks=pytest.mark.mongodb, id="mongodb"),
+    pytest.param("dynamodb", "moto_server", counted_dynamodb, marks=pytest.mark.dynamodb, id="dynamodb"),
 ]
 
 

@@ -285,8 +285,11 @@ class MotoServer(Server):
     }
 
     def _command(self) -> Sequence[str | Path]:
+        # A thread that has begun with a request goes on until it waits for input: moto looks at the condition of
+        # a write and then writes, and would let another thread in between.
+        program = "import sys; from moto.server import main; sys.setswitchinterval(60); main(sys.argv[1:])"
         # The interpreter's own: a script of another environment may stand on PATH.
-        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        return [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(self.port)]
 
     def start(self, timeout: float = MOTO_START_SECONDS) -> Self:
         return super().start(timeout)

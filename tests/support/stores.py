@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import boto3
 import pymongo
+import pytest
 from bson import decode, encode
 from pymemcache.client.base import Client as MemcacheClient
 from redis import Redis
 
 from machinery_compat import Config, Server
+from tests.support.services import MotoServer
 
-__all__ = ["RawStore", "raw_store"]
+__all__ = ["DYNAMODB", "RawStore", "dynamodb_environment", "raw_store"]
+
+#: The URL of the results on DynamoDB, wherever the environment of AWS says that it is.
+DYNAMODB = "https://dynamodb.us-east-1.amazonaws.com"
+
+
+@contextmanager
+def dynamodb_environment(server: MotoServer) -> Iterator[None]:
+    """Lets every client of DynamoDB, in this process and in those that it starts, find a server."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in {**server.ENVIRONMENT, "AWS_ENDPOINT_URL_DYNAMODB": server.url()}.items():
+            environment.setenv(name, value)
+        yield
 
 
 @dataclass
 class RawStore:
-    """What lies in a store, without the code that is tested. Documents are JSON, on MongoDB BSON."""
+    """What lies in a store, without the code that is tested.
+
+    Documents are JSON, on MongoDB BSON, on DynamoDB the JSON of its attributes.
+    """
 
     kind: str
     url: str
@@ -50,6 +71,12 @@ class RawStore:
         finally:
             client.close()
 
+    def _dynamo(self, collection: str) -> tuple[Any, str, str]:
+        """A client that the environment leads to a server, the table of a collection, and its key."""
+        return _dynamo_client(os.environ["AWS_ENDPOINT_URL_DYNAMODB"]), *(
+            ("group_metas", "GroupUUID") if collection == "group_metas" else ("task_states", "TaskUUID")
+        )
+
     def get(self, uuid: str, collection: str = "tasks") -> bytes | None:
         if self.kind == "redis":
             with self._redis() as redis:
@@ -61,6 +88,10 @@ class RawStore:
             with self._mongo(collection) as mongo:
                 found = mongo.find_one({"_id": uuid})
             return None if found is None else encode(found)
+        if self.kind == "dynamodb":
+            client, table, key = self._dynamo(collection)
+            item = client.get_item(TableName=table, Key={key: {"S": uuid}}, ConsistentRead=True).get("Item")
+            return None if item is None else json.dumps(item, default=bytes.hex).encode()
         return self.documents.get(uuid)
 
     def put(self, uuid: str, document: bytes, collection: str = "tasks") -> None:
@@ -73,6 +104,9 @@ class RawStore:
         elif self.kind == "mongodb":
             with self._mongo(collection) as mongo:
                 mongo.replace_one({"_id": uuid}, {**decode(document), "_id": uuid}, upsert=True)
+        elif self.kind == "dynamodb":
+            client, table, key = self._dynamo(collection)
+            client.put_item(TableName=table, Item={**json.loads(document), key: {"S": uuid}})
         else:
             self.documents[uuid] = document
 
@@ -80,6 +114,12 @@ class RawStore:
         server = Server(Config(broker=broker, result_backend=self.url, **options))
         server.app.machinery.documents = self.documents
         return server
+
+
+@lru_cache(maxsize=1)
+def _dynamo_client(endpoint: str) -> Any:
+    # It takes long to make one.
+    return boto3.session.Session().client("dynamodb", endpoint_url=endpoint)
 
 
 def raw_store(kind: str, url: str) -> RawStore:

@@ -38,12 +38,18 @@ type Options struct {
 // Flavors are the brokers that can be built, with the version of Machinery that builds them.
 var Flavors = []string{"v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp"}
 
+// The tables of DynamoDB, as Machinery's configuration has them by default.
+const (
+	TaskStatesTable = "task_states"
+	GroupMetasTable = "group_metas"
+)
+
 // ParseOptions reads the command line.
 func ParseOptions() (Options, error) {
 	var o Options
 	flag.StringVar(&o.Flavor, "flavor", "v2-redigo", strings.Join(Flavors, " | "))
 	flag.StringVar(&o.Broker, "broker", "", "redis://[user:pass@]host:port/db or amqp://...")
-	flag.StringVar(&o.Backend, "backend", "", "URL of the results: redis://, amqp://, memcache:// or mongodb://")
+	flag.StringVar(&o.Backend, "backend", "", "URL of the results: redis://, amqp://, memcache://, mongodb:// or https://dynamodb")
 	flag.StringVar(&o.Counter, "counter", "", "redis:// URL of the attempt counters (default: the backend)")
 	flag.StringVar(&o.Lock, "lock", "", "redis:// URL of the lock (default: v2 the backend if it is Redis, v1 none; v1 needs database 0)")
 	flag.StringVar(&o.Queue, "queue", "machinery_tasks", "the default queue")

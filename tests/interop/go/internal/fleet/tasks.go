@@ -23,6 +23,7 @@ func Tasks(library Library, options Options, journal *Journal) map[string]any {
 		"go_add":    add,
 		"multiply":  multiply,
 		"go_concat": func(parts []string) (string, error) { return strings.Join(parts, ""), nil },
+		"go_join":   func(parts ...string) (string, error) { return strings.Join(parts, ""), nil },
 		"go_swap":   func(text string, number int64) (int64, string, error) { return number, text, nil },
 		"mixed":     echo[int64],
 		"who":       func() (string, error) { return "go", nil },

@@ -4,12 +4,16 @@ package v1
 import (
 	stdlog "log"
 	"os"
+	"strings"
 
 	machinery "github.com/RichardKnop/machinery/v1"
 	brokersiface "github.com/RichardKnop/machinery/v1/brokers/iface"
 	"github.com/RichardKnop/machinery/v1/config"
 	locksiface "github.com/RichardKnop/machinery/v1/locks/iface"
 	"github.com/RichardKnop/machinery/v1/log"
+	"github.com/aws/aws-sdk-go/aws"
+	"github.com/aws/aws-sdk-go/aws/session"
+	"github.com/aws/aws-sdk-go/service/dynamodb"
 
 	"machinery_compat/interop/internal/fleet"
 )
@@ -67,7 +71,21 @@ func configuration(options fleet.Options) *config.Config {
 			MasterName:             options.MasterName,
 			ClusterMode:            options.Cluster,
 		},
+		DynamoDB: &config.DynamoDBConfig{
+			Client:          dynamoDB(options),
+			TaskStatesTable: fleet.TaskStatesTable,
+			GroupMetasTable: fleet.GroupMetasTable,
+		},
 	}
+}
+
+// dynamoDB goes where AWS's variable says, which this version of its library does not read.
+func dynamoDB(options fleet.Options) *dynamodb.DynamoDB {
+	if !strings.HasPrefix(options.Backend, "https://dynamodb") {
+		return nil
+	}
+	endpoint := aws.NewConfig().WithEndpoint(os.Getenv("AWS_ENDPOINT_URL_DYNAMODB"))
+	return dynamodb.New(session.Must(session.NewSession()), endpoint)
 }
 
 // announcing calls ready when consumption begins.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/RichardKnop/machinery/v2"
 	amqpbackend "github.com/RichardKnop/machinery/v2/backends/amqp"
+	dynamodbbackend "github.com/RichardKnop/machinery/v2/backends/dynamodb"
 	backendsiface "github.com/RichardKnop/machinery/v2/backends/iface"
 	memcachebackend "github.com/RichardKnop/machinery/v2/backends/memcache"
 	mongobackend "github.com/RichardKnop/machinery/v2/backends/mongo"
@@ -74,6 +75,7 @@ func configuration(options fleet.Options) *config.Config {
 			SentinelPassword:       options.SentinelPassword,
 			ClusterEnabled:         options.Cluster,
 		},
+		DynamoDB: &config.DynamoDBConfig{TaskStatesTable: fleet.TaskStatesTable, GroupMetasTable: fleet.GroupMetasTable},
 	}
 }
 
@@ -104,6 +106,10 @@ func storage(options fleet.Options, cnf *config.Config) (backendsiface.Backend, 
 		return memcachebackend.New(cnf, strings.Split(rest, ",")), lock, nil
 	case "mongodb":
 		backend, err := mongobackend.New(cnf)
+		return backend, lock, err
+	case "https":
+		// Where the service is, and as whom, is said by AWS's variables.
+		backend, err := dynamodbbackend.New(cnf)
 		return backend, lock, err
 	}
 	address, err := fleet.ParseRedis(options.Backend)
