@@ -359,7 +359,7 @@ def enable(app: CeleryApp, config: Config | None = None) -> CeleryApp:
     app.task_cls = f"{__name__}:Task"
     app.loader.override_backends = {
         **app.loader.override_backends,
-        **dict.fromkeys(urls.BACKEND_SCHEMES, "machinery_compat.backends:backend_for"),
+        **dict.fromkeys((*urls.BACKEND_SCHEMES, "machinery"), "machinery_compat.backends:backend_for"),
     }
     app.add_defaults(lambda: settings_of(config, app.machinery.border, given))
     task_retry.connect(_resend_retry, dispatch_uid="machinery_compat.resend_retry")

@@ -23,9 +23,9 @@ BACKENDS = {
     "null": "machinery_compat.backends.null:NullBackend",
     "redis": "machinery_compat.backends.redis_cluster:backend",
 }
-#: Before another URL it means a backend of this package in any application; the entry point has the same name.
+#: Before a URL it means a backend of this package.
 PREFIX = "machinery+"
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[\w-]+")
 
 
 def setting_for(app: Any, url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from typing import Any, NamedTuple
 
 from kombu.transport import TRANSPORT_ALIASES
@@ -28,6 +29,7 @@ TRANSPORTS = {
 EAGER_URL = "eager://"
 #: Kind of URL -> the extra that brings its driver.
 DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis"}
+_NEARLY_A_URL = re.compile(r"[A-Za-z][\w+.-]*:/")
 
 
 class Chosen(NamedTuple):
@@ -47,7 +49,7 @@ def transport_for(url: str) -> Chosen:
     # As in Machinery, whatever follows.
     if url.startswith("eager"):
         return Chosen(TRANSPORTS["eager"], EAGER_URL)
-    if "://" not in url:
+    if "://" not in url and not _NEARLY_A_URL.match(url):
         # A bare host name, as Kombu itself passes on what it has parsed.
         return Chosen(TRANSPORTS["amqp"], url)
     url = urls.uncut(url)

@@ -118,7 +118,7 @@ def test_an_unknown_broker_is_one_clear_error(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["kafka://u:secret@h/x", "http://u:secret@h", "https://u:secret@h", "foo", "memcached://h"]
+    "url", ["kafka://u:secret@h/x", "http://u:secret@h", "https://u:secret@h", "foo", "django-db", "memcached://h"]
 )
 def test_an_unknown_result_backend_is_one_clear_error(url: str) -> None:
     for app in (application(broker="eager", result_backend=url), Celery("test", backend=url, set_as_current=False)):
@@ -141,6 +141,13 @@ def test_an_unknown_result_backend_is_one_clear_error(url: str) -> None:
 )
 def test_a_result_backend_that_machinery_or_celery_knows_is_taken(url: str, module: str) -> None:
     assert type(Celery("test", broker="eager", backend=url, set_as_current=False).backend).__module__ == module
+
+
+@pytest.mark.parametrize("url", ["redis:/h", "amqp:/u:secret@h/v"])
+def test_a_url_with_one_slash_is_no_host_of_rabbitmq(url: str) -> None:
+    with pytest.raises(errors.ConfigError, match="Factory failed with broker URL: ") as caught:
+        transport_for(url)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_bad_port_of_rabbitmq_is_one_clear_error() -> None:
