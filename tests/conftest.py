@@ -20,7 +20,7 @@ from tests.smoke.runtime import RUNTIMES, VARIABLE, runtime
 from tests.support import golang
 from tests.support.golang import GoClient, GoWorker
 from tests.support.processes import Unavailable
-from tests.support.services import MemcachedServer, MongoServer, RabbitServer, RedisServer, Server
+from tests.support.services import MemcachedServer, MongoServer, MotoServer, RabbitServer, RedisServer, Server
 
 REDIS_DATABASES = 16
 
@@ -126,6 +126,19 @@ def memcached_server() -> Iterator[Server]:
 def mongo_server() -> Iterator[Server]:
     """A MongoDB for all tests."""
     yield from _started(MongoServer())
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[MotoServer]:
+    """Amazon's services for all tests, kept apart by the names of ``names``."""
+    server = MotoServer()
+    try:
+        server.start()
+    except Unavailable as error:
+        server.close()
+        _missing(error)
+    yield server
+    server.close()
 
 
 @dataclass(frozen=True)

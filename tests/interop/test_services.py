@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 from tests.conftest import GoClientFactory, GoWorkerFactory, Names
 from tests.support.golang import arg, signature
-from tests.support.services import RabbitServer, RedisServer
+from tests.support.services import MotoServer, RabbitServer, RedisServer
 
 
 @pytest.mark.redis
@@ -43,6 +43,17 @@ def test_a_frozen_redis_keeps_its_connections() -> None:
         server.resume()
 
         assert client.ping()
+
+
+@pytest.mark.sqs
+def test_moto_plays_sqs_and_dynamodb(moto_server: MotoServer, names: Names) -> None:
+    sqs = moto_server.client("sqs")
+    url = sqs.create_queue(QueueName=names.queue)["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="{}")
+
+    assert url == f"{moto_server.url()}/{moto_server.ACCOUNT}/{names.queue}"
+    assert [one["Body"] for one in sqs.receive_message(QueueUrl=url)["Messages"]] == ["{}"]
+    assert names.queue not in moto_server.client("dynamodb").list_tables()["TableNames"]
 
 
 @pytest.mark.redis

@@ -9,6 +9,7 @@ import signal
 import site
 import socket
 import subprocess
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pymongo
 import pymongo.errors
 from redis import Redis
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 REDIS_START_SECONDS = 10.0
 MONGO_START_SECONDS = 40.0
 RABBIT_START_SECONDS = 90.0
+MOTO_START_SECONDS = 40.0
 RABBIT_CTL_SECONDS = 60.0
 # Debian keeps the scripts that do not switch the user here; other systems have only one kind.
 RABBIT_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
@@ -257,6 +260,44 @@ class MongoServer(Server):
     def client(self, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
         """A new client, which the caller closes."""
         return pymongo.MongoClient(self.url(), tz_aware=True, **options)
+
+
+class MotoServer(Server):
+    """Amazon's services as moto plays them: SQS and DynamoDB among others, in memory."""
+
+    REGION = "us-east-1"
+    ACCOUNT = "123456789012"
+    #: What programs are given that look for credentials; moto takes any.
+    ENVIRONMENT: Mapping[str, str] = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        # Nothing asks the network for credentials, and no file of the user's is read.
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+    def _command(self) -> Sequence[str | Path]:
+        # The interpreter's own: a script of another environment may stand on PATH.
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+
+    def start(self, timeout: float = MOTO_START_SECONDS) -> Self:
+        return super().start(timeout)
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def url(self) -> str:
+        """The endpoint of every service."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, service: str, **options: Any) -> Any:
+        """A new boto3 client of a service, such as ``sqs`` or ``dynamodb``."""
+        credentials = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+        return boto3.client(service, endpoint_url=self.url(), region_name=self.REGION, **credentials, **options)
 
 
 def rabbit_scripts() -> Path:
