@@ -23,11 +23,12 @@ TRANSPORTS = {
     "eager": "machinery_compat.transport.memory:Transport",
     "redis": "machinery_compat.transport.redis:Transport",
     "rediss": "machinery_compat.transport.redis:TLSTransport",
+    "sqs": "machinery_compat.transport.sqs:Transport",
 }
 #: What Kombu gets to see of every URL that means the eager broker.
 EAGER_URL = "eager://"
 #: Kind of URL -> the extra that brings its driver.
-DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis"}
+DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis", "sqs": "sqs"}
 
 
 class Chosen(NamedTuple):
@@ -66,7 +67,7 @@ def transport_for(url: str) -> Chosen:
 def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:
     """What the transports whose drivers are installed raise."""
     found: list[type[BaseException]] = []
-    for name in ("amqp", "redis"):
+    for name in ("amqp", "redis", "sqs"):
         with contextlib.suppress(errors.ConfigError):
             found.extend(getattr(drivers.load(TRANSPORTS[name], name), attribute))
     return tuple(dict.fromkeys(found))
@@ -93,4 +94,6 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
 TRANSPORT_ALIASES["machinery"] = f"{__name__}:Transport"
 TRANSPORT_ALIASES["eager"] = TRANSPORTS["eager"]
+# Of several URLs Kombu looks at the scheme only.
+TRANSPORT_ALIASES.update(dict.fromkeys((f"{FAILOVER_PREFIX}https", f"{FAILOVER_PREFIX}http"), TRANSPORTS["sqs"]))
 TRANSPORT_ALIASES.update({f"{FAILOVER_PREFIX}{kind}": transport for kind, transport in TRANSPORTS.items()})
