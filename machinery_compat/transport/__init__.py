@@ -67,7 +67,7 @@ def transport_for(url: str) -> Chosen:
 def _errors_of(attribute: str) -> tuple[type[BaseException], ...]:
     """What the transports whose drivers are installed raise."""
     found: list[type[BaseException]] = []
-    for name in ("amqp", "redis", "sqs"):
+    for name in ("amqp", "redis"):
         with contextlib.suppress(errors.ConfigError):
             found.extend(getattr(drivers.load(TRANSPORTS[name], name), attribute))
     return tuple(dict.fromkeys(found))

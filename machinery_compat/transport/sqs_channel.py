@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from kombu.transport import memory, virtual
+from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from machinery_compat import celery_header, errors
 from machinery_compat.transport import base, sqs_client
@@ -75,6 +76,10 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
 
     def is_task_queue(self, queue: str) -> bool:
         return queue not in self.kombu_queues and queue not in self.queues
+
+    def prepare_queue_arguments(self, arguments: dict[str, Any] | None, **kwargs: Any) -> Any:
+        # By these it is told what Celery declares for itself.
+        return to_rabbitmq_queue_arguments(arguments, **kwargs)
 
     def _new_queue(self, queue: str, auto_delete: bool = False, **kwargs: Any) -> None:
         self.note_queue(queue, auto_delete, kwargs.get("arguments"))
