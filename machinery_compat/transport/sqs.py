@@ -48,13 +48,14 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     implements = virtual.Transport.implements.extend(asynchronous=True, exchange_type=frozenset(["direct", "topic"]))
     connection_errors = (
         *virtual.Transport.connection_errors,
+        Unavailable,
         botocore.exceptions.ConnectionError,
         botocore.exceptions.HTTPClientError,
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
-        self.base_url = sqs_client.base_url(str(client.hostname or ""))
+        self.base_url = url_of(client)
         self.bell = Bell()
 
     def driver_version(self) -> str:
@@ -108,3 +109,13 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         return sqs_client.base_url(uri)
+
+
+def url_of(client: Any) -> str:
+    """The URL of a Kombu connection, also when Kombu has taken it apart to go on to the next of several."""
+    host = str(client.hostname or "")
+    if "://" in host:
+        return sqs_client.base_url(host)
+    scheme = "http" if str(client.transport_cls).endswith("-http") else "https"
+    port = f":{client.port}" if client.port else ""
+    return sqs_client.base_url(f"{scheme}://{host}{port}/{str(client.virtual_host or '').strip('/')}")

@@ -163,8 +163,9 @@ class QoS(virtual.QoS):  # type: ignore[misc]
             self.channel.custody.forget(held)
 
     def release(self, delivery_tag: str) -> None:
-        """Forgets a message that has been settled."""
-        super().ack(delivery_tag)
+        """Forgets a message that has been settled; one that was never delivered takes no place."""
+        if delivery_tag in self._delivered:
+            super().ack(delivery_tag)
 
     def holds(self, delivery_tag: str) -> bool:
         """Whether a message has been delivered and neither settled nor given back since."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from machinery_compat import current_signature
 from tests.support.tasks import task
 
 
@@ -12,3 +13,11 @@ from tests.support.tasks import task
 def kill() -> None:
     """Ends the process that runs it."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(name="py_handle")
+def handle() -> str:
+    """The receipt handle that the task sees."""
+    signature = current_signature()
+    assert signature is not None
+    return signature.sqs_receipt_handle

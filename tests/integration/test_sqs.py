@@ -12,16 +12,19 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import kombu
 import pytest
 from celery import chord as celery_chord
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
-from machinery_compat import Chain, Chord, Config, Group, Server, Signature, TaskError, new_signature
+from machinery_compat import Celery, Chain, Chord, Config, Group, Server, Signature, TaskError, new_signature
 from machinery_compat.cli import machinery
 from machinery_compat.config import SQSConfig
 from machinery_compat.errors import BrokerError, EncodeError, MachineryError
+from machinery_compat.transport.base import SERIALIZER
 from tests.conftest import Names
+from tests.support.processes import free_port
 from tests.support.python_worker import PythonWorker
 from tests.support.services import MotoServer
 from tests.support.waiting import wait_for
@@ -203,12 +206,28 @@ def test_tasks_are_not_listed(broker: Broker) -> None:
         broker.server().broker.get_pending_tasks(broker.queue)
 
 
+@pytest.mark.parametrize("form", ["several", "bare"])
+def test_other_ways_to_name_the_broker(broker: Broker, form: str) -> None:
+    broker.create()
+    task = new_signature("py_add", 1)
+    if form == "several":
+        # The first of several does not answer; Kombu goes on to the next.
+        app = Celery(broker=f"http://127.0.0.1:{free_port()}/1;{broker.url}", backend="null")
+        app.conf.task_default_queue = broker.queue
+        app.send_task("py_add", [1])
+    else:
+        with kombu.Connection(f"machinery+{broker.url}") as connection:
+            connection.Producer().publish(task, exchange="", routing_key=broker.queue, serializer=SERIALIZER)
+    (message,) = broker.take()
+    assert json.loads(message["Body"])["Name"] == "py_add"
+
+
 # -- what workers do
 
 
 def test_a_worker_runs_whatever_a_server_sends(broker: Broker) -> None:
     broker.create()
-    worker, server = broker.worker(), broker.server()
+    worker, server = broker.worker(arguments=("-E",)), broker.server()
     results = [server.send_task(new_signature("py_add", number)) for number in range(30)]
     assert [one.get_with_timeout(WAIT) for one in results] == [[number] for number in range(30)]
     assert server.app.send_task("py_again", [1, 2]).get(timeout=WAIT) == 5
@@ -298,6 +317,8 @@ def test_an_unknown_task_waits_for_a_worker_that_knows_it(broker: Broker) -> Non
 def test_a_task_that_kills_its_process_is_given_up(broker: Broker) -> None:
     broker.create()
     broker.worker(concurrency=1, app="tests.integration.apps:impatient", tasks="tests.integration.sqs_tasks")
+    seen = broker.server().send_task(new_signature("py_handle")).get_with_timeout(WAIT)
+    assert len(str(seen[0])) > 20
     result = broker.server().send_task(new_signature("py_kill"))
     with pytest.raises(TaskError, match="given up after 2 runs"):
         result.get_with_timeout(WAIT)
@@ -405,6 +426,11 @@ def test_a_server_that_is_away_for_a_while_ends_no_worker(redis_db: str, names: 
         worker = broker.worker(pool="solo")
         moto.kill()
         wait_for(lambda: "trying again" in worker.text(), WAIT, "nothing is said")
+        with (
+            broker.server().app.connection_for_write() as connection,
+            pytest.raises(kombu.exceptions.OperationalError, match="SQS cannot be reached"),
+        ):
+            connection.ensure_connection(max_retries=1)
         moto.start()
         broker.create()
         assert broker.server().send_task(new_signature("py_add", 3)).get_with_timeout(30) == [3]
