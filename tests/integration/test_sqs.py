@@ -100,13 +100,17 @@ class Broker:
         return waiting, taken
 
     def take(self, name: str = "", hidden: int = 60) -> list[dict[str, Any]]:
-        answer = self.client.receive_message(
-            QueueUrl=self.url_of(name),
-            MaxNumberOfMessages=10,
-            VisibilityTimeout=hidden,
-            MessageAttributeNames=["All"],
-            AttributeNames=["All"],
-        )
+        """Some of the messages of a queue; none while a worker has not made it."""
+        try:
+            answer = self.client.receive_message(
+                QueueUrl=self.url_of(name),
+                MaxNumberOfMessages=10,
+                VisibilityTimeout=hidden,
+                MessageAttributeNames=["All"],
+                AttributeNames=["All"],
+            )
+        except self.client.exceptions.QueueDoesNotExist:
+            return []
         return list(answer.get("Messages", ()))
 
     def put(self, body: str, name: str = "") -> None:
