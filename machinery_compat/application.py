@@ -23,7 +23,7 @@ from kombu import Queue
 from machinery_compat import backends, canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
-from machinery_compat.config import Config, ConfigWatcher, RedisConfig
+from machinery_compat.config import Config, ConfigWatcher, RedisConfig, SQSConfig
 from machinery_compat.dead import DeadQueue
 from machinery_compat.eager import Runner
 from machinery_compat.pool import exits_are_failures
@@ -119,6 +119,10 @@ class AppBorder(Border):
     @property
     def redis(self) -> RedisConfig:  # type: ignore[override]
         return self.app.machinery.config.redis_settings  # type: ignore[no-any-return]
+
+    @property
+    def sqs(self) -> SQSConfig:  # type: ignore[override]
+        return self.app.machinery.config.sqs or SQSConfig()
 
     def parameters(self, name: str) -> canvas.Parameters | None:
         task = self.app._tasks.get(name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from celery import signals
-from celery.exceptions import TaskRevokedError, WorkerLostError
+from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, WorkerLostError
 from celery.utils.log import get_logger
 from celery.worker.request import Request as CeleryRequest
 from celery.worker.state import task_ready
@@ -18,6 +18,9 @@ from machinery_compat.transport.base import TaskPayload
 __all__ = ["Request"]
 
 logger = get_logger(__name__)
+
+#: What ends a run of a task without making it a failure.
+NO_FAILURES = (Retry, Ignore, Reject)
 
 
 class Request(CeleryRequest):  # type: ignore[misc]
@@ -54,6 +57,8 @@ class Request(CeleryRequest):  # type: ignore[misc]
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         self._loss = _loss_of(exc_info.exception)
+        if isinstance(self.message, TaskPayload) and not isinstance(_bare(exc_info.exception), NO_FAILURES):
+            self.message.task_failed()
         try:
             super().on_failure(exc_info, send_failed_event, return_ok)
         finally:
@@ -89,10 +94,13 @@ class Request(CeleryRequest):  # type: ignore[misc]
         )
 
 
+def _bare(exc: Any) -> Any:
+    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+
+
 def _loss_of(exc: Any) -> str | None:
     """What became of the process of the pool, when that is why a task has failed."""
-    if isinstance(exc, ExceptionWithTraceback):
-        exc = exc.exc
+    exc = _bare(exc)
     if isinstance(exc, WorkerLostError):
         return str(exc)
     if isinstance(exc, (SystemExit, KeyboardInterrupt)):

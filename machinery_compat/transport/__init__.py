@@ -24,11 +24,12 @@ TRANSPORTS = {
     "eager": "machinery_compat.transport.memory:Transport",
     "redis": "machinery_compat.transport.redis:Transport",
     "rediss": "machinery_compat.transport.redis:TLSTransport",
+    "sqs": "machinery_compat.transport.sqs:Transport",
 }
 #: What Kombu gets to see of every URL that means the eager broker.
 EAGER_URL = "eager://"
 #: Kind of URL -> the extra that brings its driver.
-DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis"}
+DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis", "sqs": "sqs"}
 _NEARLY_A_URL = re.compile(r"[A-Za-z][\w+.-]*:/")
 
 
@@ -96,4 +97,6 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
 TRANSPORT_ALIASES["machinery"] = f"{__name__}:Transport"
 TRANSPORT_ALIASES["eager"] = TRANSPORTS["eager"]
+# Of several URLs Kombu looks at the scheme only.
+TRANSPORT_ALIASES.update(dict.fromkeys((f"{FAILOVER_PREFIX}https", f"{FAILOVER_PREFIX}http"), TRANSPORTS["sqs"]))
 TRANSPORT_ALIASES.update({f"{FAILOVER_PREFIX}{kind}": transport for kind, transport in TRANSPORTS.items()})

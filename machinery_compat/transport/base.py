@@ -18,7 +18,7 @@ from kombu.serialization import register
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors, followers
-from machinery_compat.config import RedisConfig
+from machinery_compat.config import RedisConfig, SQSConfig
 from machinery_compat.transport.redelivery import REDELIVERY_LIMIT, deliveries, given_up_reason, redelivered
 from machinery_compat.wire import Signature, now_text
 
@@ -77,6 +77,8 @@ class Border:
     redelivery_limit = REDELIVERY_LIMIT
     #: Redis only: what the servers of a URL are.
     redis = RedisConfig()
+    #: SQS only: how messages are received, and the user's client.
+    sqs = SQSConfig()
     #: Asked before messages are claimed; while it answers False none are.
     pre_consume: Callable[[], bool] | None = None
 
@@ -219,6 +221,9 @@ class TaskPayload:
     def redeliver(self) -> None:
         """Returns the message to its queue at once, :func:`redelivered`, as near to the head as the broker allows."""
         raise NotImplementedError
+
+    def task_failed(self) -> None:
+        """Told before the message of a task that has failed for good is settled."""
 
     def is_ours(self) -> bool:
         """Whether no other worker has been given the message meanwhile."""

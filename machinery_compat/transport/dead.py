@@ -129,8 +129,16 @@ class DeadLetters:
         raise NotImplementedError
 
 
-def chosen(entries: Iterable[DeadEntry], numbers: Collection[int] | None, queue: str) -> list[DeadEntry]:
+def chosen(
+    entries: Iterable[DeadEntry], numbers: Collection[int] | None, queue: str, name: str = ""
+) -> list[DeadEntry]:
     """The entries of some numbers, in their order.
+
+    Args:
+        entries: all entries.
+        numbers: which ones; None means all.
+        queue: the queue that they come from.
+        name: where they are, if not in ``<queue>:dead``.
 
     Raises:
         MachineryError: there is no such number.
@@ -146,6 +154,6 @@ def chosen(entries: Iterable[DeadEntry], numbers: Collection[int] | None, queue:
     if missing:
         held = f"it holds 1 to {count}" if count else "it is empty"
         raise errors.MachineryError(
-            f"{base.dead_queue(queue)} has no number {', '.join(map(str, missing))}: {held}; list it again"
+            f"{name or base.dead_queue(queue)} has no number {', '.join(map(str, missing))}: {held}; list it again"
         )
     return found

@@ -20,3 +20,7 @@ limited.conf.machinery_max_body_size = LIMIT
 @limited.task(name="py_repeat")
 def repeat(text: str, times: int) -> str:
     return text * times
+
+
+impatient = Celery("impatient", config=Config.load())
+impatient.conf.machinery_redelivery_limit = 1

@@ -15,8 +15,8 @@ from machinery_compat import Arg, Chain, Chord, Config, Group, Server, Signature
 from tests.conftest import Names, go_clients, go_workers
 from tests.interop.conftest import Fleet
 from tests.interop.test_directions import echo_of, same
-from tests.support.golang import AMQP_FLAVORS, arg, signature
-from tests.support.services import MemcachedServer, RedisServer, memcached_stats
+from tests.support.golang import AMQP_FLAVORS, SQS_FLAVORS, arg, signature
+from tests.support.services import MemcachedServer, MotoServer, RedisServer, memcached_stats
 from tests.support.stores import DYNAMODB, dynamodb_environment
 from tests.support.waiting import wait_for
 
@@ -74,6 +74,8 @@ def combination(flavor: str, store: str) -> Any:
     marks = [pytest.mark.redis, getattr(pytest.mark, store.removesuffix("3"))]
     if flavor in AMQP_FLAVORS:
         marks.append(pytest.mark.rabbitmq)
+    if flavor in SQS_FLAVORS:
+        marks.append(pytest.mark.sqs)
     return pytest.param(Combination(flavor, store), marks=marks, id=f"{flavor}-{store}")
 
 
@@ -83,6 +85,9 @@ COMBINATIONS = [
     combination("v2-goredis", "mongodb"),
     combination("v1-amqp", "mongodb"),
     combination("v2-redigo", "dynamodb"),
+    combination("v2-sqs", "redis"),
+    combination("v2-sqs", "mongodb"),
+    combination("v2-sqs", "dynamodb"),
 ]
 
 
@@ -107,13 +112,59 @@ def pair(
     names = Names(f"queue-{unique}", f"exchange-{unique}", f"key-{unique}")
     with ExitStack() as stack:
         start_go, start_client = stack.enter_context(go_workers(directory)), stack.enter_context(go_clients(directory))
-        broker = request.getfixturevalue("rabbit_server").url() if combined.flavor in AMQP_FLAVORS else redis
+        broker = redis
+        if combined.flavor in AMQP_FLAVORS:
+            broker = request.getfixturevalue("rabbit_server").url()
+        elif combined.flavor in SQS_FLAVORS:
+            broker = sqs_broker(request.getfixturevalue("moto_server"), names.queue, stack)
         backend = backend_of(combined, request, stack)
         fleet = Fleet(combined.flavor, broker, backend, names, directory, stack, start_go, start_client, redis)
-        fleet.go()
-        fleet.python()
+        if combined.flavor in SQS_FLAVORS:
+            work_apart(fleet)
+        else:
+            fleet.go()
+            fleet.python()
         yield fleet
         fleet.server.app.close()
+
+
+def sqs_broker(moto: MotoServer, queue: str, stack: ExitStack) -> str:
+    """Makes the queues, which nobody does by itself, and lets all programs use them."""
+    for name in (queue, f"{queue}-go", f"{queue}-py"):
+        moto.client("sqs").create_queue(QueueName=name)
+    patch = stack.enter_context(pytest.MonkeyPatch.context())
+    for name, value in {**moto.ENVIRONMENT, "DISABLE_STRICT_SQS_CHECK": "", "SQS_WAIT_TIME_SECONDS": "1"}.items():
+        patch.setenv(name, value)
+    return f"{moto.url()}/{moto.ACCOUNT}"
+
+
+def work_apart(fleet: Fleet) -> None:
+    """Gives each language a queue of its own.
+
+    On SQS a Go worker that receives what it does not know hides it until the visibility timeout is over, and
+    its old receiver goroutine goes on to take two more messages that nobody runs.
+    """
+
+    def queue_of(name: str) -> str:
+        return f"{fleet.names.queue}-{'go' if name.startswith('go_') else 'py'}"
+
+    def route(signature: Signature) -> None:
+        signature.routing_key = queue_of(signature.name)
+        for following in (*(signature.on_success or ()), *(signature.on_error or ())):
+            route(following)
+        if signature.chord_callback is not None:
+            route(signature.chord_callback)
+
+    def routed(command: dict[str, Any]) -> dict[str, Any]:
+        for one in (command.get("signature"), command.get("callback"), *command.get("signatures", ())):
+            if one is not None:
+                one["RoutingKey"] = queue_of(one["Name"])
+        return command
+
+    fleet.go(queue=f"{fleet.names.queue}-go")
+    fleet.python(queue=f"{fleet.names.queue}-py")
+    fleet.server.app.machinery.pre_publish.append(route)
+    fleet.client.prepare = routed
 
 
 def backend_of(combined: Combination, request: pytest.FixtureRequest, stack: ExitStack) -> str:
@@ -121,6 +172,8 @@ def backend_of(combined: Combination, request: pytest.FixtureRequest, stack: Exi
         stack.enter_context(dynamodb_environment(request.getfixturevalue("moto_server")))
         Server(Config(broker="eager", result_backend=DYNAMODB)).backend.create_tables()
         return DYNAMODB
+    if combined.store == "redis":
+        return str(request.getfixturevalue("redis_server").url(15))
     first = request.getfixturevalue("mongo_server" if combined.is_mongo else "memcached_server")
     if combined.store != "memcache3":
         return str(first.url())

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -56,6 +56,7 @@ EXAMPLES = {
 FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp")
 REDIS_FLAVORS = ("v2-redigo", "v2-goredis", "v1-redis")
 AMQP_FLAVORS = ("v2-amqp", "v1-amqp")
+SQS_FLAVORS = ("v2-sqs",)
 
 
 @lru_cache(maxsize=1)
@@ -212,6 +213,8 @@ class GoClient:
 
     def __init__(self, directory: Path, **connection: Any) -> None:
         self.connection = Connection(**connection)
+        #: Changes each command before it is sent.
+        self.prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict
         number = len(list(directory.glob("go-client-*.log")))
         self.log = directory / f"go-client-{number}.log"
         command: list[str | Path] = [build(CLIENT), *self.connection.flags()]
@@ -230,7 +233,7 @@ class GoClient:
 
     def request(self, timeout: float = REQUEST_SECONDS, **command: object) -> dict[str, Any]:
         """Send one command and return the answer, which may hold an ``error``."""
-        self._commands.write(json.dumps(command).encode() + b"\n")
+        self._commands.write(json.dumps(self.prepare(command)).encode() + b"\n")
         self._commands.flush()
         try:
             line = self._answers.get(timeout=timeout)

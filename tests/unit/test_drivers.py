@@ -33,6 +33,7 @@ except errors.ConfigError as error:
     print(error)
 """
 REDIS = "redis://127.0.0.1:1"
+SQS = "https://sqs.us-east-1.amazonaws.com/123456789012"
 STATE = "Celery(backend=URL).AsyncResult('x').state"
 
 
@@ -44,6 +45,7 @@ STATE = "Celery(backend=URL).AsyncResult('x').state"
         pytest.param(["pymemcache"], STATE, "memcache://127.0.0.1:1", "memcache", id="memcache"),
         pytest.param(["pymongo", "bson"], STATE, "mongodb://127.0.0.1:1", "mongodb", id="mongodb"),
         pytest.param(["boto3", "botocore"], STATE, "https://dynamodb.x", "dynamodb", id="dynamodb"),
+        pytest.param(["boto3"], "Celery(broker=URL).send_task('add')", SQS, "sqs", id="sqs"),
         pytest.param(["redis"], "lock_for(URL)", REDIS, "redis", id="lock"),
         pytest.param(["redis"], "kombu.Connection('machinery+' + URL).connect()", REDIS, "redis", id="kombu"),
         pytest.param(["packaging"], "Celery(broker=URL).connection()", REDIS, "redis", id="part"),

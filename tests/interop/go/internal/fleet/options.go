@@ -36,7 +36,7 @@ type Options struct {
 }
 
 // Flavors are the brokers that can be built, with the version of Machinery that builds them.
-var Flavors = []string{"v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp"}
+var Flavors = []string{"v2-redigo", "v2-goredis", "v2-amqp", "v2-sqs", "v1-redis", "v1-amqp"}
 
 // The tables of DynamoDB, as Machinery's configuration has them by default.
 const (
@@ -48,7 +48,7 @@ const (
 func ParseOptions() (Options, error) {
 	var o Options
 	flag.StringVar(&o.Flavor, "flavor", "v2-redigo", strings.Join(Flavors, " | "))
-	flag.StringVar(&o.Broker, "broker", "", "redis://[user:pass@]host:port/db or amqp://...")
+	flag.StringVar(&o.Broker, "broker", "", "redis://[user:pass@]host:port/db, amqp://... or the URL of the SQS queues without the name")
 	flag.StringVar(&o.Backend, "backend", "", "URL of the results: redis://, amqp://, memcache://, mongodb:// or https://dynamodb")
 	flag.StringVar(&o.Counter, "counter", "", "redis:// URL of the attempt counters (default: the backend)")
 	flag.StringVar(&o.Lock, "lock", "", "redis:// URL of the lock (default: v2 the backend if it is Redis, v1 none; v1 needs database 0)")
@@ -87,6 +87,18 @@ func ParseOptions() (Options, error) {
 
 // IsAMQP says whether the broker is RabbitMQ.
 func (o Options) IsAMQP() bool { return strings.HasSuffix(o.Flavor, "-amqp") }
+
+// IsSQS says whether the broker is Amazon SQS.
+func (o Options) IsSQS() bool { return strings.HasSuffix(o.Flavor, "-sqs") }
+
+// Endpoint is the part of the SQS queues' URL that requests are sent to.
+func (o Options) Endpoint() (string, error) {
+	parsed, err := url.Parse(o.Broker)
+	if err != nil {
+		return "", err
+	}
+	return parsed.Scheme + "://" + parsed.Host, nil
+}
 
 // WorkerQueue is the queue that a worker consumes.
 func (o Options) WorkerQueue() string {

@@ -2,6 +2,7 @@
 package v2
 
 import (
+	"context"
 	stdlog "log"
 	"os"
 	"strings"
@@ -16,11 +17,14 @@ import (
 	amqpbroker "github.com/RichardKnop/machinery/v2/brokers/amqp"
 	brokersiface "github.com/RichardKnop/machinery/v2/brokers/iface"
 	redisbroker "github.com/RichardKnop/machinery/v2/brokers/redis"
+	sqsbroker "github.com/RichardKnop/machinery/v2/brokers/sqs"
 	"github.com/RichardKnop/machinery/v2/config"
 	eagerlock "github.com/RichardKnop/machinery/v2/locks/eager"
 	locksiface "github.com/RichardKnop/machinery/v2/locks/iface"
 	redislock "github.com/RichardKnop/machinery/v2/locks/redis"
 	"github.com/RichardKnop/machinery/v2/log"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"machinery_compat/interop/internal/fleet"
 )
@@ -83,6 +87,9 @@ func newBroker(options fleet.Options, cnf *config.Config) (brokersiface.Broker, 
 	if options.Flavor == "v2-amqp" {
 		return amqpbroker.New(cnf), nil
 	}
+	if options.IsSQS() {
+		return newSQS(options, cnf)
+	}
 	address, err := fleet.ParseRedis(options.Broker)
 	if err != nil {
 		return nil, err
@@ -91,6 +98,21 @@ func newBroker(options fleet.Options, cnf *config.Config) (brokersiface.Broker, 
 		return redisbroker.NewGR(cnf, address.Addresses(), address.DB), nil
 	}
 	return redisbroker.New(cnf, address.Host, address.User, address.Password, "", address.DB), nil
+}
+
+// newSQS takes the region and the credentials from the environment, and the endpoint from the URL.
+func newSQS(options fleet.Options, cnf *config.Config) (brokersiface.Broker, error) {
+	endpoint, err := options.Endpoint()
+	if err != nil {
+		return nil, err
+	}
+	aws, err := awsconfig.LoadDefaultConfig(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	client := sqs.NewFromConfig(aws, func(o *sqs.Options) { o.BaseEndpoint = &endpoint })
+	cnf.SQS = &config.SQSConfig{Client: client, WaitTimeSeconds: 1}
+	return sqsbroker.New(cnf)
 }
 
 func storage(options fleet.Options, cnf *config.Config) (backendsiface.Backend, locksiface.Lock, error) {

@@ -1,0 +1,150 @@
+"""What Go cannot do on SQS, or does otherwise, beside what Python does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machinery_compat import Server, new_signature
+from tests.conftest import GoClientFactory, GoWorkerFactory, Names
+from tests.interop.conftest import Fleet
+from tests.support.golang import arg, signature
+from tests.support.services import MotoServer
+from tests.support.waiting import wait_for
+
+pytestmark = [pytest.mark.go, pytest.mark.redis, pytest.mark.sqs]
+
+WAIT = 20
+
+
+class SQSFleet(Fleet):
+    """A queue on SQS."""
+
+    moto: MotoServer
+
+    def create(self, name: str, **attributes: str) -> None:
+        if name.endswith(".fifo"):
+            attributes["FifoQueue"] = "true"
+        self.moto.client("sqs").create_queue(QueueName=name, Attributes=attributes)
+
+    def counts(self, name: str) -> tuple[int, int]:
+        """How many messages wait, and how many are hidden."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        answer = self.moto.client("sqs").get_queue_attributes(QueueUrl=f"{self.broker}/{name}", AttributeNames=names)
+        waiting, hidden = (int(answer["Attributes"][one]) for one in names)
+        return waiting, hidden
+
+
+@pytest.fixture
+def on_sqs(
+    moto_server: MotoServer,
+    redis_db: str,
+    names: Names,
+    tmp_path: Path,
+    go_worker: GoWorkerFactory,
+    go_client: GoClientFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[SQSFleet]:
+    variables = {**MotoServer.ENVIRONMENT, "DISABLE_STRICT_SQS_CHECK": "", "SQS_WAIT_TIME_SECONDS": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    broker = f"{moto_server.url()}/{MotoServer.ACCOUNT}"
+    with ExitStack() as stack:
+        fleet = SQSFleet("v2-sqs", broker, redis_db, names, tmp_path, stack, go_worker, go_client)
+        fleet.moto = moto_server
+        yield fleet
+
+
+def in_an_hour() -> str:
+    return (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
+
+
+def test_go_refuses_a_long_delay_and_python_parks_it(on_sqs: SQSFleet) -> None:
+    queue = on_sqs.names.queue
+    on_sqs.create(queue)
+    answer = on_sqs.client.request(op="send", signature=signature("go_add", arg("int64", 1), ETA=in_an_hour()))
+    assert answer["error"].endswith("Max AWS SQS delay exceeded")
+    later = new_signature("go_add", 1)
+    later.set_eta(datetime.now(timezone.utc) + timedelta(hours=1))
+    on_sqs.server.send_task(later)
+    assert on_sqs.counts(queue) == (0, 0)
+    assert on_sqs.server.backend.task_state(later.uuid).state == "PENDING"
+
+
+def test_a_parked_task_of_go_is_sent_to_go_when_it_is_due(on_sqs: SQSFleet) -> None:
+    queue, theirs = on_sqs.names.queue, f"{on_sqs.names.queue}-go"
+    for name in (queue, theirs, f"{queue}-delayed"):
+        on_sqs.create(name)
+    due = datetime.now(timezone.utc) + timedelta(seconds=1)
+    task = new_signature("go_add", 40, 2, routing_key=theirs)
+    task.set_eta(due)
+    on_sqs.moto.client("sqs").send_message(
+        QueueUrl=f"{on_sqs.broker}/{queue}-delayed", MessageBody=task.encode().decode()
+    )
+    on_sqs.go(queue=theirs)
+    on_sqs.python(pool="solo")
+    assert on_sqs.client.values(task.uuid, timeout=WAIT) == [42]
+    assert datetime.now(timezone.utc) >= due
+
+
+def test_go_hides_what_it_does_not_know_and_python_gives_it_back(on_sqs: SQSFleet) -> None:
+    queue = on_sqs.names.queue
+    on_sqs.create(queue, VisibilityTimeout="600")
+    worker = on_sqs.go()
+    task = new_signature("py_add", 1)
+    on_sqs.server.send_task(task)
+    wait_for(lambda: "task py_add is not registered" in worker.text(), WAIT, "Go does not take it")
+    assert on_sqs.counts(queue) == (0, 1)
+    worker.kill()
+    python = on_sqs.python(pool="solo")
+    known = on_sqs.server.send_task(new_signature("py_add", 2))
+    assert known.get_with_timeout(WAIT) == [2]
+    other = new_signature("go_add", 3)
+    on_sqs.server.send_task(other)
+    wait_for(lambda: "go_add" in python.text(), WAIT, "Python does not take it")
+    on_sqs.go()
+    assert on_sqs.client.values(other.uuid, timeout=WAIT) == [3]
+
+
+def test_go_loses_a_retry_on_a_fifo_queue_and_python_does_not(on_sqs: SQSFleet) -> None:
+    ours, theirs = f"{on_sqs.names.queue}-py.fifo", f"{on_sqs.names.queue}-go.fifo"
+    for name in (ours, theirs):
+        on_sqs.create(name)
+    on_sqs.go(queue=theirs)
+    on_sqs.python(queue=ours, pool="solo")
+
+    def failing(language: str, queue: str) -> Any:
+        key = f"{on_sqs.names.queue}-{language}"
+        more = {"routing_key": queue, "broker_message_group_id": "group", "retry_count": 3}
+        return new_signature(f"{language}_fail_times", key, 2, **more)
+
+    server: Server = on_sqs.server
+    lost, kept = failing("go", theirs), failing("py", ours)
+    server.send_task(lost)
+    assert server.send_task(kept).get_with_timeout(WAIT) == [2]
+    # The row of the group goes on behind it.
+    behind = new_signature("go_add", 1, routing_key=theirs, broker_message_group_id="group")
+    assert server.send_task(behind).get_with_timeout(WAIT) == [1]
+    runs = [one.uuid for one in on_sqs.executions()]
+    assert (runs.count(lost.uuid), runs.count(kept.uuid)) == (1, 2)
+    assert server.backend.task_state(lost.uuid).state == "PENDING"
+    refused = on_sqs.client.request(op="send", signature=signature("go_add", RoutingKey=theirs))
+    assert "please specify BrokerMessageGroupId" in refused["error"]
+
+
+def test_both_keep_a_failed_task_that_asks_for_it(on_sqs: SQSFleet) -> None:
+    for language in ("go", "py"):
+        queue = f"{on_sqs.names.queue}-{language}"
+        on_sqs.create(queue, VisibilityTimeout="600")
+        on_sqs.go(queue=queue) if language == "go" else on_sqs.python(queue=queue, pool="solo")
+        more = {"RoutingKey": queue, "StopTaskDeletionOnError": True}
+        uuid = on_sqs.client.send(signature(f"{language}_fail", arg("string", "no luck"), **more))
+        assert on_sqs.client.get(uuid)["error"] == "no luck"
+        uuid = on_sqs.client.send(signature(f"{language}_add", arg("int64", 1), **more))
+        assert on_sqs.client.values(uuid) == [1]
+        wait_for(lambda queue=queue: on_sqs.counts(queue) == (0, 1), WAIT, "the wrong ones are kept")
