@@ -101,13 +101,16 @@ def test_go_hides_what_it_does_not_know_and_python_gives_it_back(on_sqs: SQSFlee
     wait_for(lambda: "task py_add is not registered" in worker.text(), WAIT, "Go does not take it")
     assert on_sqs.counts(queue) == (0, 1)
     worker.kill()
-    python = on_sqs.python(pool="solo")
-    known = on_sqs.server.send_task(new_signature("py_add", 2))
+    # Another queue: the server may still give a message to the open call of a worker that was killed.
+    shared = f"{queue}-shared"
+    on_sqs.create(shared, VisibilityTimeout="600")
+    python = on_sqs.python(queue=shared, pool="solo")
+    known = on_sqs.server.send_task(new_signature("py_add", 2, routing_key=shared))
     assert known.get_with_timeout(WAIT) == [2]
-    other = new_signature("go_add", 3)
+    other = new_signature("go_add", 3, routing_key=shared)
     on_sqs.server.send_task(other)
     wait_for(lambda: "go_add" in python.text(), WAIT, "Python does not take it")
-    on_sqs.go()
+    on_sqs.go(queue=shared)
     assert on_sqs.client.values(other.uuid, timeout=WAIT) == [3]
 
 
