@@ -76,7 +76,7 @@ COMBINATIONS = [
     combination("v2-goredis", "mongodb"),
     combination("v1-amqp", "mongodb"),
     combination("v2-sqs", "redis"),
-    combination("v2-sqs", "mongodb"),
+    combination("v1-sqs", "mongodb"),
 ]
 
 

@@ -10,6 +10,9 @@ import (
 	"github.com/RichardKnop/machinery/v1/config"
 	locksiface "github.com/RichardKnop/machinery/v1/locks/iface"
 	"github.com/RichardKnop/machinery/v1/log"
+	"github.com/aws/aws-sdk-go/aws"
+	"github.com/aws/aws-sdk-go/aws/session"
+	"github.com/aws/aws-sdk-go/service/sqs"
 
 	"machinery_compat/interop/internal/fleet"
 )
@@ -26,6 +29,13 @@ func New(options fleet.Options) (*Library, error) {
 	// Standard output belongs to the programs.
 	log.Set(stdlog.New(os.Stderr, "", stdlog.LstdFlags|stdlog.Lmicroseconds))
 	cnf := configuration(options)
+	if options.IsSQS() {
+		amazon, err := sqsConfiguration(options)
+		if err != nil {
+			return nil, err
+		}
+		cnf.SQS = amazon
+	}
 	broker, err := machinery.BrokerFactory(cnf)
 	if err != nil {
 		return nil, err
@@ -68,6 +78,19 @@ func configuration(options fleet.Options) *config.Config {
 			ClusterMode:            options.Cluster,
 		},
 	}
+}
+
+// sqsConfiguration takes the region and the credentials from the environment, and the endpoint from the URL.
+func sqsConfiguration(options fleet.Options) (*config.SQSConfig, error) {
+	endpoint, err := options.Endpoint()
+	if err != nil {
+		return nil, err
+	}
+	made, err := session.NewSession(&aws.Config{Endpoint: aws.String(endpoint)})
+	if err != nil {
+		return nil, err
+	}
+	return &config.SQSConfig{Client: sqs.New(made), WaitTimeSeconds: 1}, nil
 }
 
 // announcing calls ready when consumption begins.
