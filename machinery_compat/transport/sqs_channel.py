@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 from collections import deque
@@ -31,6 +32,8 @@ __all__ = ["Channel"]
 DEFAULT_WAIT = 5
 #: The largest message of SQS, in bytes.
 LARGEST_MESSAGE = 262_144
+#: After nothing but unknown tasks has come, others ask first: for how many seconds at least and at most.
+STAND_BACK = (0.1, 1.1)
 NOT_LISTED = "SQS cannot list the tasks of a queue (Go: Not implemented)"
 
 
@@ -63,6 +66,9 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
         self._arrived: deque[tuple[str, Received]] = deque()
         self._undelivered: deque[Delivery] = deque()
         self._mover: Mover | None = None
+        #: How many unknown tasks have gone back to their queues.
+        self._parked = 0
+        self._ask_after = 0.0
         self.bell: Bell = connection.bell
         super().__init__(connection, **kwargs)
         self.client = sqs_client.client_for(connection.base_url, self.border.sqs.client, self.region)
@@ -147,7 +153,7 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
     def ask(self) -> None:
         """Lets the receivers that do nothing ask for as many messages as there is room for."""
         idle = [receiver for receiver in self.receivers.values() if not receiver.asked]
-        if not idle or self._arrived or not self._may_ask():
+        if not idle or self._arrived or time.monotonic() < self._ask_after or not self._may_ask():
             return
         room = self.qos.can_consume_max_estimate()
         left = sum(one.most for one in idle) if room is None else room
@@ -177,11 +183,30 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
         if arrived:
             self.border.received([one.signature for one in arrived], runs)
         self._undelivered.extend(arrived)
+        parked = self._parked
         # A worker that runs tasks where they are delivered may give the rest back meanwhile.
         while self._undelivered:
             delivery = self._undelivered.popleft()
             self.connection._deliver(delivery, delivery.received.queue)
+        if arrived and self._parked - parked == len(arrived):
+            self._stand_back()
         return some
+
+    def parked(self) -> None:
+        """Told of each unknown task that goes back to its queue."""
+        self._parked += 1
+
+    def _stand_back(self) -> None:
+        """Asks for nothing for a moment.
+
+        SQS hides messages for whole seconds and calls wait for whole seconds: whoever gives a task back
+        would be the first to ask when it can be seen again, each time.
+        """
+        pause = random.uniform(*STAND_BACK)
+        self._ask_after = time.monotonic() + pause
+        wake = threading.Timer(pause, self.bell.ring)
+        wake.daemon = True
+        wake.start()
 
     def _decoded(self, received: Received) -> Delivery | None:
         try:

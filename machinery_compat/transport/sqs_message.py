@@ -75,10 +75,12 @@ class Message(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         return self.received is None or (self.channel.qos.holds(self.delivery_tag) and self.received.held.is_hidden())
 
     def hand_back(self) -> None:
+        self.channel.parked()
         self._give_back(0)
 
     def park(self, seconds: float) -> None:
         assert self.received is not None
+        self.channel.parked()
         longest = min(self.received.count // PARK_STEP, LONGEST_PARK)
         self._give_back(max(-int(-seconds // 1), longest))
 

@@ -86,7 +86,7 @@ COMBINATIONS = [
     combination("v1-amqp", "mongodb"),
     combination("v2-redigo", "dynamodb"),
     combination("v2-sqs", "redis"),
-    combination("v2-sqs", "mongodb"),
+    combination("v1-sqs", "mongodb"),
     combination("v2-sqs", "dynamodb"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
@@ -31,6 +32,20 @@ class SQSFleet(Fleet):
         if name.endswith(".fifo"):
             attributes["FifoQueue"] = "true"
         self.moto.client("sqs").create_queue(QueueName=name, Attributes=attributes)
+
+    def take(self, name: str) -> list[str]:
+        """Takes what is in a queue, none of which has attributes, and returns the bodies."""
+        client, url = self.moto.client("sqs"), f"{self.broker}/{name}"
+        found = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"])
+        messages = found.get("Messages", [])
+        for message in messages:
+            assert not message.get("MessageAttributes")
+            client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return [message["Body"] for message in messages]
+
+    def put(self, name: str, body: str) -> None:
+        """Past every check, as a stranger does."""
+        self.moto.client("sqs").send_message(QueueUrl=f"{self.broker}/{name}", MessageBody=body)
 
     def counts(self, name: str) -> tuple[int, int]:
         """How many messages wait, and how many are hidden."""
@@ -101,13 +116,16 @@ def test_go_hides_what_it_does_not_know_and_python_gives_it_back(on_sqs: SQSFlee
     wait_for(lambda: "task py_add is not registered" in worker.text(), WAIT, "Go does not take it")
     assert on_sqs.counts(queue) == (0, 1)
     worker.kill()
-    python = on_sqs.python(pool="solo")
-    known = on_sqs.server.send_task(new_signature("py_add", 2))
+    # Another queue: the server may still give a message to the open call of a worker that was killed.
+    shared = f"{queue}-shared"
+    on_sqs.create(shared, VisibilityTimeout="600")
+    python = on_sqs.python(queue=shared, pool="solo")
+    known = on_sqs.server.send_task(new_signature("py_add", 2, routing_key=shared))
     assert known.get_with_timeout(WAIT) == [2]
-    other = new_signature("go_add", 3)
+    other = new_signature("go_add", 3, routing_key=shared)
     on_sqs.server.send_task(other)
     wait_for(lambda: "go_add" in python.text(), WAIT, "Python does not take it")
-    on_sqs.go()
+    on_sqs.go(queue=shared)
     assert on_sqs.client.values(other.uuid, timeout=WAIT) == [3]
 
 
@@ -148,3 +166,72 @@ def test_both_keep_a_failed_task_that_asks_for_it(on_sqs: SQSFleet) -> None:
         uuid = on_sqs.client.send(signature(f"{language}_add", arg("int64", 1), **more))
         assert on_sqs.client.values(uuid) == [1]
         wait_for(lambda queue=queue: on_sqs.counts(queue) == (0, 1), WAIT, "the wrong ones are kept")
+
+
+def test_the_bodies_are_byte_for_byte_those_of_go(on_sqs: SQSFleet) -> None:
+    queue, text = on_sqs.names.queue, 'a "quoted" <b>&\u2028 😀'
+    on_sqs.create(queue)
+    for routing_key, retries in (("", 0), (queue, 3)):
+        fields = {"UUID": "task_1", "Headers": {}, "RoutingKey": routing_key, "RetryCount": retries}
+        on_sqs.client.send(signature("go_join", arg("string", text), arg("int64", 1), **fields))
+        more: dict[str, Any] = {"uuid": "task_1", "routing_key": routing_key, "retry_count": retries}
+        on_sqs.server.send_task(new_signature("go_join", text, 1, **more))
+    bodies = on_sqs.take(queue)
+    assert len(bodies) == 4
+    assert len(set(bodies)) == 2
+    # The default queue is named only where it was named by who sent the task.
+    assert sorted(json.loads(body)["RoutingKey"] for body in bodies) == ["", "", queue, queue]
+
+
+def test_a_group_keeps_its_order_whoever_sends_and_whoever_runs(on_sqs: SQSFleet) -> None:
+    queue = f"{on_sqs.names.queue}.fifo"
+    on_sqs.create(queue)
+    uuids = []
+    for number in range(4):
+        fields: dict[str, Any] = {"RoutingKey": queue, "BrokerMessageGroupId": "group"}
+        uuids.append(on_sqs.client.send(signature("add", arg("int64", number), **fields)))
+        task = new_signature("add", number, routing_key=queue, broker_message_group_id="group")
+        uuids.append(on_sqs.server.send_task(task).signature.uuid)
+    on_sqs.go(queue=queue)
+    on_sqs.python(queue=queue)
+    assert [on_sqs.client.values(uuid, timeout=WAIT) for uuid in uuids] == [[number // 2] for number in range(8)]
+    assert [one.uuid for one in on_sqs.executions()] == uuids
+
+
+def test_go_deletes_what_is_no_task_and_python_keeps_it(on_sqs: SQSFleet) -> None:
+    theirs, ours = f"{on_sqs.names.queue}-go", f"{on_sqs.names.queue}-py"
+    for queue in (theirs, ours):
+        on_sqs.create(queue)
+        on_sqs.put(queue, "{nonsense")
+    on_sqs.go(queue=theirs)
+    on_sqs.python(queue=ours, pool="solo")
+    for queue, kept in ((theirs, []), (ours, [b"{nonsense"])):
+        wait_for(lambda queue=queue: on_sqs.counts(queue) == (0, 0), WAIT, f"{queue} is not empty")
+        dead = on_sqs.server.app.machinery.dead_letters(queue)
+        assert [entry.body for entry in dead.entries()] == kept
+
+
+def test_go_reads_a_retry_that_python_has_sent_to_a_fifo_queue(on_sqs: SQSFleet) -> None:
+    fifo, theirs = f"{on_sqs.names.queue}.fifo", f"{on_sqs.names.queue}-go"
+    # What a worker has that is killed comes back soon.
+    on_sqs.create(fifo, VisibilityTimeout="1")
+    on_sqs.create(theirs)
+    more = {"routing_key": fifo, "broker_message_group_id": "group", "retry_count": 1}
+    task = new_signature("py_fail_times", on_sqs.names.queue, 2, **more)
+    worker = on_sqs.python(queue=fifo, pool="solo")
+    on_sqs.server.send_task(task)
+    wait_for(lambda: "retry: attempt 1 of 2" in worker.text(), WAIT, "it is not tried again")
+    worker.kill()
+    retries: list[str] = []
+
+    def retry_came() -> bool:
+        # The message of the first run is there too, if it was not deleted yet.
+        retries.extend(body for body in on_sqs.take(fifo) if json.loads(body)["RetryCount"] == 0)
+        return bool(retries)
+
+    wait_for(retry_came, WAIT, "the retry is not there")
+    assert json.loads(retries[0])["SQSReceiptHandle"]
+
+    on_sqs.go(queue=theirs)
+    on_sqs.put(theirs, retries[0].replace('"py_fail_times"', '"go_fail_times"'))
+    assert on_sqs.client.values(task.uuid, timeout=WAIT) == [2]

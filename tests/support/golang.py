@@ -56,7 +56,7 @@ EXAMPLES = {
 FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp")
 REDIS_FLAVORS = ("v2-redigo", "v2-goredis", "v1-redis")
 AMQP_FLAVORS = ("v2-amqp", "v1-amqp")
-SQS_FLAVORS = ("v2-sqs",)
+SQS_FLAVORS = ("v2-sqs", "v1-sqs")
 
 
 @lru_cache(maxsize=1)

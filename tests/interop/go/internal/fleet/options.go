@@ -36,7 +36,7 @@ type Options struct {
 }
 
 // Flavors are the brokers that can be built, with the version of Machinery that builds them.
-var Flavors = []string{"v2-redigo", "v2-goredis", "v2-amqp", "v2-sqs", "v1-redis", "v1-amqp"}
+var Flavors = []string{"v2-redigo", "v2-goredis", "v2-amqp", "v2-sqs", "v1-redis", "v1-amqp", "v1-sqs"}
 
 // The tables of DynamoDB, as Machinery's configuration has them by default.
 const (

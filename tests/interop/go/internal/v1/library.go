@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go/aws"
 	"github.com/aws/aws-sdk-go/aws/session"
 	"github.com/aws/aws-sdk-go/service/dynamodb"
+	"github.com/aws/aws-sdk-go/service/sqs"
 
 	"machinery_compat/interop/internal/fleet"
 )
@@ -30,6 +31,13 @@ func New(options fleet.Options) (*Library, error) {
 	// Standard output belongs to the programs.
 	log.Set(stdlog.New(os.Stderr, "", stdlog.LstdFlags|stdlog.Lmicroseconds))
 	cnf := configuration(options)
+	if options.IsSQS() {
+		amazon, err := sqsConfiguration(options)
+		if err != nil {
+			return nil, err
+		}
+		cnf.SQS = amazon
+	}
 	broker, err := machinery.BrokerFactory(cnf)
 	if err != nil {
 		return nil, err
@@ -86,6 +94,19 @@ func dynamoDB(options fleet.Options) *dynamodb.DynamoDB {
 	}
 	endpoint := aws.NewConfig().WithEndpoint(os.Getenv("AWS_ENDPOINT_URL_DYNAMODB"))
 	return dynamodb.New(session.Must(session.NewSession()), endpoint)
+}
+
+// sqsConfiguration takes the region and the credentials from the environment, and the endpoint from the URL.
+func sqsConfiguration(options fleet.Options) (*config.SQSConfig, error) {
+	endpoint, err := options.Endpoint()
+	if err != nil {
+		return nil, err
+	}
+	made, err := session.NewSession(&aws.Config{Endpoint: aws.String(endpoint)})
+	if err != nil {
+		return nil, err
+	}
+	return &config.SQSConfig{Client: sqs.New(made), WaitTimeSeconds: 1}, nil
 }
 
 // announcing calls ready when consumption begins.
