@@ -23,7 +23,7 @@ from kombu import Queue
 from machinery_compat import canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
-from machinery_compat.config import Config, ConfigWatcher, RedisConfig
+from machinery_compat.config import Config, ConfigWatcher, GCPPubSubConfig, RedisConfig
 from machinery_compat.dead import DeadQueue
 from machinery_compat.eager import Runner
 from machinery_compat.pool import exits_are_failures
@@ -119,6 +119,10 @@ class AppBorder(Border):
     @property
     def redis(self) -> RedisConfig:  # type: ignore[override]
         return self.app.machinery.config.redis_settings  # type: ignore[no-any-return]
+
+    @property
+    def gcp_pubsub(self) -> GCPPubSubConfig | None:  # type: ignore[override]
+        return self.app.machinery.config.gcp_pubsub  # type: ignore[no-any-return]
 
     def parameters(self, name: str) -> canvas.Parameters | None:
         task = self.app._tasks.get(name)
@@ -220,16 +224,16 @@ class AppBorder(Border):
             # The tasks run all the same; what they become is what must be stored.
             logger.warning("%d tasks are not marked as RECEIVED: %s", len(kept), exc)
 
-    def state_of(self, signature: Signature) -> str:
+    def progress_of(self, signature: Signature) -> tuple[str, int]:
         backend, task = self.app.backend, self.app.tasks.get(signature.name)
         if not isinstance(backend, Backend) or task is None or task.ignore_result or _ignores_result(signature):
-            return ""
+            return "", 0
         try:
             state = backend.task_state(signature.uuid)
         except Exception:
             logger.warning("the state of task %s[%s] cannot be read", signature.name, signature.uuid, exc_info=True)
-            return ""
-        return state.state if state is not None else ""
+            return "", 0
+        return (state.state, fence.written_by(state)) if state is not None else ("", 0)
 
     def running(self, uuid: str) -> TaskPayload | None:
         request = worker_state.requests.get(uuid)

@@ -21,13 +21,14 @@ TRANSPORTS = {
     "amqp": "machinery_compat.transport.amqp:Transport",
     "amqps": "machinery_compat.transport.amqp:SSLTransport",
     "eager": "machinery_compat.transport.memory:Transport",
+    "gcpubsub": "machinery_compat.transport.gcpubsub:Transport",
     "redis": "machinery_compat.transport.redis:Transport",
     "rediss": "machinery_compat.transport.redis:TLSTransport",
 }
 #: What Kombu gets to see of every URL that means the eager broker.
 EAGER_URL = "eager://"
 #: Kind of URL -> the extra that brings its driver.
-DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis"}
+DRIVERS = {"amqp": "amqp", "amqps": "amqp", "gcpubsub": "gcpubsub", "redis": "redis", "rediss": "redis"}
 
 
 class Chosen(NamedTuple):
@@ -94,3 +95,5 @@ class Transport(BaseTransport):  # type: ignore[misc]
 TRANSPORT_ALIASES["machinery"] = f"{__name__}:Transport"
 TRANSPORT_ALIASES["eager"] = TRANSPORTS["eager"]
 TRANSPORT_ALIASES.update({f"{FAILOVER_PREFIX}{kind}": transport for kind, transport in TRANSPORTS.items()})
+# Go's URLs have one letter more than the name of the extra.
+TRANSPORT_ALIASES[f"{FAILOVER_PREFIX}gcppubsub"] = TRANSPORTS["gcpubsub"]
