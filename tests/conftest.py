@@ -20,7 +20,15 @@ from tests.smoke.runtime import RUNTIMES, VARIABLE, runtime
 from tests.support import golang
 from tests.support.golang import GoClient, GoWorker
 from tests.support.processes import Unavailable
-from tests.support.services import MemcachedServer, MongoServer, RabbitServer, RedisServer, Server
+from tests.support.services import (
+    MemcachedServer,
+    MongoServer,
+    PubSubServer,
+    RabbitServer,
+    RedisServer,
+    Server,
+    pubsub_emulator,
+)
 
 REDIS_DATABASES = 16
 
@@ -62,6 +70,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     programs = [golang.WORKER, golang.CLIENT] if {"go_worker", "go_client", "pair"} & used else []
     if "example" in used:
         programs += [golang.EXAMPLES[flavor] for flavor in golang.REDIS_FLAVORS]
+    if "pubsub_server" in used and pubsub_emulator() is None:
+        programs.append(golang.PUBSUB)
     try:
         for program in programs:
             golang.build(program)
@@ -126,6 +136,12 @@ def memcached_server() -> Iterator[Server]:
 def mongo_server() -> Iterator[Server]:
     """A MongoDB for all tests."""
     yield from _started(MongoServer())
+
+
+@pytest.fixture(scope="session")
+def pubsub_server() -> Iterator[Server]:
+    """A Pub/Sub for all tests, kept apart by the names of ``names``."""
+    yield from _started(PubSubServer())
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from machinery_compat import Arg, Chain, Chord, Group, Signature, TaskError, new
 from tests.conftest import Names, go_clients, go_workers
 from tests.interop.conftest import Fleet
 from tests.interop.test_directions import echo_of, same
-from tests.support.golang import AMQP_FLAVORS, arg, signature
+from tests.support.golang import AMQP_FLAVORS, PUBSUB_FLAVORS, arg, signature
 from tests.support.services import MemcachedServer, RedisServer, memcached_stats
 from tests.support.waiting import wait_for
 
@@ -65,6 +65,8 @@ def combination(flavor: str, store: str) -> Any:
     marks = [pytest.mark.redis, getattr(pytest.mark, store.removesuffix("3"))]
     if flavor in AMQP_FLAVORS:
         marks.append(pytest.mark.rabbitmq)
+    if flavor in PUBSUB_FLAVORS:
+        marks.append(pytest.mark.pubsub)
     return pytest.param(Combination(flavor, store), marks=marks, id=f"{flavor}-{store}")
 
 
@@ -73,6 +75,7 @@ COMBINATIONS = [
     combination("v1-redis", "memcache3"),
     combination("v2-goredis", "mongodb"),
     combination("v1-amqp", "mongodb"),
+    combination("v2-pubsub", "redis"),
 ]
 
 
@@ -97,7 +100,7 @@ def pair(
     names = Names(f"queue-{unique}", f"exchange-{unique}", f"key-{unique}")
     with ExitStack() as stack:
         start_go, start_client = stack.enter_context(go_workers(directory)), stack.enter_context(go_clients(directory))
-        broker = request.getfixturevalue("rabbit_server").url() if combined.flavor in AMQP_FLAVORS else redis
+        broker = broker_of(combined, request, names) or redis
         backend = backend_of(combined, request, stack)
         fleet = Fleet(combined.flavor, broker, backend, names, directory, stack, start_go, start_client, redis)
         fleet.go()
@@ -106,7 +109,20 @@ def pair(
         fleet.server.app.close()
 
 
+def broker_of(combined: Combination, request: pytest.FixtureRequest, names: Names) -> str:
+    """The URL of a broker that is not Redis."""
+    if combined.flavor in AMQP_FLAVORS:
+        return str(request.getfixturevalue("rabbit_server").url())
+    if combined.flavor not in PUBSUB_FLAVORS:
+        return ""
+    pubsub = request.getfixturevalue("pubsub_server")
+    pubsub.make(names.queue)
+    return str(pubsub.url(names.queue))
+
+
 def backend_of(combined: Combination, request: pytest.FixtureRequest, stack: ExitStack) -> str:
+    if combined.store == "redis":
+        return str(request.getfixturevalue("redis_server").url(15))
     first = request.getfixturevalue("mongo_server" if combined.is_mongo else "memcached_server")
     if combined.store != "memcache3":
         return str(first.url())

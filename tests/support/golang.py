@@ -42,6 +42,7 @@ GO_ENVIRONMENT = {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
 
 WORKER = "./cmd/worker"
 CLIENT = "./cmd/client"
+PUBSUB = "./cmd/pubsub"
 # Machinery's published examples (``worker`` and ``send``). Their servers are fixed: Redis on
 # localhost:6379, database 0, or RabbitMQ on localhost:5672 as guest.
 EXAMPLES = {
@@ -51,9 +52,10 @@ EXAMPLES = {
     "v1-redis": "github.com/RichardKnop/machinery/example/redis",
     "v1-amqp": "github.com/RichardKnop/machinery/example/amqp",
 }
-FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp")
+FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v2-pubsub", "v1-redis", "v1-amqp", "v1-pubsub")
 REDIS_FLAVORS = ("v2-redigo", "v2-goredis", "v1-redis")
 AMQP_FLAVORS = ("v2-amqp", "v1-amqp")
+PUBSUB_FLAVORS = ("v2-pubsub", "v1-pubsub")
 
 
 @lru_cache(maxsize=1)
@@ -297,7 +299,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         print(find_go())
         if "build" in arguments:
-            for package in (WORKER, CLIENT):
+            for package in (WORKER, CLIENT, PUBSUB):
                 print(build(package).relative_to(ROOT))
     except Unavailable as error:
         print(error, file=sys.stderr)

@@ -13,6 +13,7 @@ import (
 	mongobackend "github.com/RichardKnop/machinery/v2/backends/mongo"
 	redisbackend "github.com/RichardKnop/machinery/v2/backends/redis"
 	amqpbroker "github.com/RichardKnop/machinery/v2/brokers/amqp"
+	pubsubbroker "github.com/RichardKnop/machinery/v2/brokers/gcppubsub"
 	brokersiface "github.com/RichardKnop/machinery/v2/brokers/iface"
 	redisbroker "github.com/RichardKnop/machinery/v2/brokers/redis"
 	"github.com/RichardKnop/machinery/v2/config"
@@ -80,6 +81,10 @@ func configuration(options fleet.Options) *config.Config {
 func newBroker(options fleet.Options, cnf *config.Config) (brokersiface.Broker, error) {
 	if options.Flavor == "v2-amqp" {
 		return amqpbroker.New(cnf), nil
+	}
+	if options.Flavor == "v2-pubsub" {
+		project, subscription, _ := strings.Cut(strings.TrimPrefix(options.Broker, "gcppubsub://"), "/")
+		return pubsubbroker.New(cnf, project, subscription)
 	}
 	address, err := fleet.ParseRedis(options.Broker)
 	if err != nil {
