@@ -19,7 +19,7 @@ __all__ = ["PubSubDeadLetters", "dead_name"]
 #: The most entries that are taken at once.
 BATCH = 100
 #: Seconds that Pub/Sub is waited for when it has no more.
-WAIT = 2.0
+WAIT = 1.0
 #: For how long entries are kept from others while they are looked at, in seconds.
 LOOK = 120
 

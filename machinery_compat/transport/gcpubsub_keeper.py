@@ -54,11 +54,6 @@ class Held:
         """When others get it."""
         return self.since + self.granted
 
-    @property
-    def renewal(self) -> float:
-        """When its deadline is to be moved on."""
-        return self.since + self.granted / RENEWALS
-
 
 class Keeper:
     """The thread, with what it keeps.
@@ -149,8 +144,12 @@ class Keeper:
         return self._retired and not self._held
 
     def _until_renewal(self) -> float | None:
-        first = min((held.renewal for held in self._held if not held.given_up), default=None)
+        first = min((self._renewal(held) for held in self._held if not held.given_up), default=None)
         return None if first is None else max(first - monotonic(), 0)
+
+    def _renewal(self, held: Held) -> float:
+        """When a deadline is to be moved on."""
+        return held.since + min(held.granted, self._lease) / RENEWALS
 
     def _tell_all(self, settled: dict[Held, int | None]) -> bool:
         """Tells Pub/Sub of what is settled; whether some of it must be told again."""
@@ -187,7 +186,7 @@ class Keeper:
         now = monotonic()
         groups: dict[str, list[Held]] = defaultdict(list)
         with self._changed:
-            due = [held for held in self._held if held.renewal <= now and not held.given_up]
+            due = [held for held in self._held if self._renewal(held) <= now and not held.given_up]
         for held in due:
             if self._longest is not None and now - held.came + self._lease > self._longest:
                 logger.warning(

@@ -377,15 +377,20 @@ class RabbitServer(Server):
 
 
 def pubsub_emulator() -> Path | None:
-    """Google's Pub/Sub emulator, where Google's package has put it and there is a Java; none if MACHINERY_PUBSUB is fake."""
-    if os.environ.get("MACHINERY_PUBSUB") == "fake":
-        return None
+    """The program of Google's Pub/Sub emulator, when it is to be used: MACHINERY_PUBSUB=emulator, or there is no Go."""
+    try:
+        golang.find_go()
+    except Unavailable:
+        pass
+    else:
+        if os.environ.get("MACHINERY_PUBSUB") != "emulator":
+            return None
     found = sorted(PUBSUB_EMULATORS.glob("cloud-pubsub-emulator-*.jar"))
     return found[-1] if found and shutil.which("java") else None
 
 
 class PubSubServer(Server):
-    """Google's Pub/Sub emulator; where it is not installed, Google's fake in the Go module of the tests."""
+    """Google's fake of Pub/Sub, a program in the Go module of the tests; or Google's emulator."""
 
     PROJECT = "project"
     VARIABLE = "PUBSUB_EMULATOR_HOST"

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"cloud.google.com/go/pubsub/pstest"
@@ -26,8 +27,10 @@ import (
 )
 
 const (
-	pullPause = 5 * time.Millisecond
+	pullPause = time.Millisecond
 	pullTime  = 60 * time.Second
+	// The fake hands messages to streams every 10 ms.
+	streamPause = 25 * time.Millisecond
 )
 
 // httpCodes are those of Google's JSON API.
@@ -111,7 +114,11 @@ func with(r *http.Request, asked proto.Message, then func() (proto.Message, erro
 	return then()
 }
 
-// pull waits for a message as Google's service does, for as long as the caller says.
+// turns are the messages that a pull has had last, and that a stream may have now.
+var turns sync.Map
+
+// pull waits for a message as Google's service does, for as long as the caller says. What it has
+// had already goes to the streams, as Go has them, the next time: the fake would leave them nothing.
 func pull(r *http.Request, s *pstest.GServer, asked *pb.PullRequest) (*pb.PullResponse, error) {
 	wait := pullTime
 	if seconds, err := strconv.Atoi(r.Header.Get("X-Server-Timeout")); err == nil {
@@ -123,13 +130,32 @@ func pull(r *http.Request, s *pstest.GServer, asked *pb.PullRequest) (*pb.PullRe
 	asked.ReturnImmediately = true
 	for {
 		found, err := s.Pull(ctx, asked)
-		if err != nil || once || len(found.ReceivedMessages) > 0 {
+		if err != nil || once {
 			return found, err
+		}
+		pause := pullPause
+		ours := []*pb.ReceivedMessage{}
+		back := &pb.ModifyAckDeadlineRequest{Subscription: asked.Subscription}
+		for _, message := range found.ReceivedMessages {
+			key := asked.Subscription + message.AckId
+			if _, had := turns.LoadAndDelete(key); had {
+				back.AckIds = append(back.AckIds, message.AckId)
+				pause = streamPause
+			} else {
+				turns.Store(key, true)
+				ours = append(ours, message)
+			}
+		}
+		if len(back.AckIds) > 0 {
+			_, _ = s.ModifyAckDeadline(ctx, back)
+		}
+		if len(ours) > 0 {
+			return &pb.PullResponse{ReceivedMessages: ours}, nil
 		}
 		select {
 		case <-ctx.Done():
-			return found, nil
-		case <-time.After(pullPause):
+			return &pb.PullResponse{}, nil
+		case <-time.After(pause):
 		}
 	}
 }
