@@ -32,6 +32,9 @@ STATE = "Celery(backend=URL).AsyncResult('x').state"
         pytest.param(["redis"], STATE, REDIS, "redis", id="backend"),
         pytest.param(["pymemcache"], STATE, "memcache://127.0.0.1:1", "memcache", id="memcache"),
         pytest.param(["pymongo", "bson"], STATE, "mongodb://127.0.0.1:1", "mongodb", id="mongodb"),
+        pytest.param(
+            ["google.pubsub_v1"], "Celery(broker=URL).send_task('x')", "gcppubsub://p/s", "gcpubsub", id="pubsub"
+        ),
         pytest.param(["redis"], "lock_for(URL)", REDIS, "redis", id="lock"),
         pytest.param(["redis"], "kombu.Connection('machinery+' + URL).connect()", REDIS, "redis", id="kombu"),
         pytest.param(["packaging", "packaging.version"], "Celery(broker=URL).connection()", REDIS, "redis", id="part"),
