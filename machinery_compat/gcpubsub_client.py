@@ -264,7 +264,7 @@ class Client:
 
 
 class Clients:
-    """Makes a client for each thread that asks; Google's HTTP sessions are not for several.
+    """Makes a client for each thread that asks, and each process; Google's HTTP sessions are not for several.
 
     Args:
         project: the project of the URL.
@@ -291,10 +291,13 @@ class Clients:
         Raises:
             ConfigError: there are no credentials.
         """
-        client: Client | None = getattr(self._local, "client", None)
-        if client is None:
-            publisher, subscriber = self._make()
-            client = self._local.client = Client(self.project, publisher, subscriber)
+        owner: int
+        client: Client | None
+        owner, client = getattr(self._local, "made", (0, None))
+        # A process that was forked meanwhile would talk through its parent's sockets.
+        if client is None or owner != os.getpid():
+            client = Client(self.project, *self._make())
+            self._local.made = os.getpid(), client
         return client
 
     def _over_http(self) -> tuple[PublisherClient, SubscriberClient]:

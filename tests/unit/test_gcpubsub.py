@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -308,6 +309,22 @@ def test_many_acknowledgements_go_in_several_calls() -> None:
     google = Google()
     client_of(google).acknowledge("sub", [str(n) for n in range(2 * gcpubsub_client.BATCH + 1)])
     assert [len(request["ack_ids"]) for _, request, _ in google.made] == [1000, 1000, 1]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_each_thread_and_each_process_has_a_client_of_its_own() -> None:
+    clients = Clients("p", lambda: (Google(), Google()))
+    here = clients.get()
+    assert clients.get() is here
+    found: list[Client] = []
+    thread = threading.Thread(target=lambda: found.append(clients.get()))
+    thread.start()
+    thread.join()
+    assert found[0] is not here
+    child = os.fork()
+    if not child:
+        os._exit(0 if clients.get() is not here else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_without_credentials_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
