@@ -23,7 +23,7 @@ from kombu import Queue
 from machinery_compat import backends, canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
-from machinery_compat.config import Config, ConfigWatcher, RedisConfig, SQSConfig
+from machinery_compat.config import Config, ConfigWatcher, GCPPubSubConfig, RedisConfig, SQSConfig
 from machinery_compat.dead import DeadQueue
 from machinery_compat.eager import Runner
 from machinery_compat.pool import exits_are_failures
@@ -123,6 +123,10 @@ class AppBorder(Border):
     @property
     def sqs(self) -> SQSConfig:  # type: ignore[override]
         return self.app.machinery.config.sqs or SQSConfig()
+
+    @property
+    def gcp_pubsub(self) -> GCPPubSubConfig | None:  # type: ignore[override]
+        return self.app.machinery.config.gcp_pubsub  # type: ignore[no-any-return]
 
     def parameters(self, name: str) -> canvas.Parameters | None:
         task = self.app._tasks.get(name)
@@ -238,16 +242,16 @@ class AppBorder(Border):
                 return str(exc)
         return ""
 
-    def state_of(self, signature: Signature) -> str:
+    def progress_of(self, signature: Signature) -> tuple[str, int]:
         backend = self.app.backend
         if not isinstance(backend, Backend) or not self._keeps_result(signature):
-            return ""
+            return "", 0
         try:
             state = backend.task_state(signature.uuid)
         except Exception:
             logger.warning("the state of task %s[%s] cannot be read", signature.name, signature.uuid, exc_info=True)
-            return ""
-        return state.state if state is not None else ""
+            return "", 0
+        return (state.state, fence.written_by(state)) if state is not None else ("", 0)
 
     def running(self, uuid: str) -> TaskPayload | None:
         request = worker_state.requests.get(uuid)

@@ -20,7 +20,16 @@ from tests.smoke.runtime import RUNTIMES, VARIABLE, runtime
 from tests.support import golang
 from tests.support.golang import GoClient, GoWorker
 from tests.support.processes import Unavailable
-from tests.support.services import MemcachedServer, MongoServer, MotoServer, RabbitServer, RedisServer, Server
+from tests.support.services import (
+    MemcachedServer,
+    MongoServer,
+    MotoServer,
+    PubSubServer,
+    RabbitServer,
+    RedisServer,
+    Server,
+    pubsub_emulator,
+)
 
 REDIS_DATABASES = 16
 
@@ -62,6 +71,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     programs = [golang.WORKER, golang.CLIENT] if {"go_worker", "go_client", "pair"} & used else []
     if "example" in used:
         programs += [golang.EXAMPLES[flavor] for flavor in golang.REDIS_FLAVORS]
+    if "pubsub_server" in used and pubsub_emulator() is None:
+        programs.append(golang.PUBSUB)
     try:
         for program in programs:
             golang.build(program)
@@ -141,6 +152,12 @@ def moto_server() -> Iterator[MotoServer]:
         _missing(error)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def pubsub_server() -> Iterator[Server]:
+    """A Pub/Sub for all tests, kept apart by the names of ``names``."""
+    yield from _started(PubSubServer())
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ TRANSPORTS = {
     "amqp": "machinery_compat.transport.amqp:Transport",
     "amqps": "machinery_compat.transport.amqp:SSLTransport",
     "eager": "machinery_compat.transport.memory:Transport",
+    "gcpubsub": "machinery_compat.transport.gcpubsub:Transport",
     "redis": "machinery_compat.transport.redis:Transport",
     "rediss": "machinery_compat.transport.redis:TLSTransport",
     "sqs": "machinery_compat.transport.sqs:Transport",
@@ -29,7 +30,14 @@ TRANSPORTS = {
 #: What Kombu gets to see of every URL that means the eager broker.
 EAGER_URL = "eager://"
 #: Kind of URL -> the extra that brings its driver.
-DRIVERS = {"amqp": "amqp", "amqps": "amqp", "redis": "redis", "rediss": "redis", "sqs": "sqs"}
+DRIVERS = {
+    "amqp": "amqp",
+    "amqps": "amqp",
+    "gcpubsub": "gcpubsub",
+    "redis": "redis",
+    "rediss": "redis",
+    "sqs": "sqs",
+}
 _NEARLY_A_URL = re.compile(r"[A-Za-z][\w+.-]*:/")
 
 
@@ -100,3 +108,5 @@ TRANSPORT_ALIASES["eager"] = TRANSPORTS["eager"]
 # Of several URLs Kombu looks at the scheme only.
 TRANSPORT_ALIASES.update(dict.fromkeys((f"{FAILOVER_PREFIX}https", f"{FAILOVER_PREFIX}http"), TRANSPORTS["sqs"]))
 TRANSPORT_ALIASES.update({f"{FAILOVER_PREFIX}{kind}": transport for kind, transport in TRANSPORTS.items()})
+# Go's URLs have one letter more than the name of the extra.
+TRANSPORT_ALIASES[f"{FAILOVER_PREFIX}gcppubsub"] = TRANSPORTS["gcpubsub"]

@@ -18,7 +18,7 @@ from kombu.serialization import register
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors, followers
-from machinery_compat.config import RedisConfig, SQSConfig
+from machinery_compat.config import GCPPubSubConfig, RedisConfig, SQSConfig
 from machinery_compat.transport.redelivery import REDELIVERY_LIMIT, deliveries, given_up_reason, redelivered
 from machinery_compat.wire import Signature, now_text
 
@@ -79,6 +79,8 @@ class Border:
     redis = RedisConfig()
     #: SQS only: how messages are received, and the user's client.
     sqs = SQSConfig()
+    #: Pub/Sub only: its settings.
+    gcp_pubsub: GCPPubSubConfig | None = None
     #: Asked before messages are claimed; while it answers False none are.
     pre_consume: Callable[[], bool] | None = None
 
@@ -132,7 +134,11 @@ class Border:
 
     def state_of(self, signature: Signature) -> str:
         """What the result store says of a task's state; empty where nobody keeps it or it cannot be asked."""
-        return ""
+        return self.progress_of(signature)[0]
+
+    def progress_of(self, signature: Signature) -> tuple[str, int]:
+        """A task's state likewise, and which run of it that comes from, 0 for the first."""
+        return "", 0
 
     def running(self, uuid: str) -> TaskPayload | None:
         """The message of a task that this worker is running just now."""

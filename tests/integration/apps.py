@@ -10,6 +10,15 @@ LEASE = 2.0
 short_lease = Celery("short_lease", config=Config.load())
 short_lease.conf.broker_transport_options = {"lease_time": LEASE}
 
+#: Whole seconds, as Pub/Sub has them.
+PUBSUB_LEASE = 2
+
+pubsub = Celery("pubsub", config=Config.load())
+pubsub.conf.broker_transport_options = {"lease_time": PUBSUB_LEASE, "wait_time": 1.0}
+pubsub.conf.machinery_redelivery_limit = 2
+# Seconds that Celery waits for the result of a process of its pool that has ended.
+pubsub.conf.worker_lost_wait = 0.1
+
 #: The most bytes of a message or of a task's results.
 LIMIT = 100_000
 

@@ -114,7 +114,6 @@ def test_the_table_says_what_is_not_there_yet_as_long_as_it_is_not() -> None:
         ("amqp", backends.BACKENDS, "results on AMQP are not there yet"),
         ("dynamodb", backends.BACKENDS, "DynamoDB is not there yet"),
         ("sqs", transport.TRANSPORTS, "SQS is not there yet"),
-        ("gcpubsub", transport.TRANSPORTS, "Pub/Sub is not there yet"),
     ]:
         assert (words in text) == (kind not in kinds), words
 

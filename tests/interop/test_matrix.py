@@ -15,7 +15,7 @@ from machinery_compat import Arg, Chain, Chord, Config, Group, Server, Signature
 from tests.conftest import Names, go_clients, go_workers
 from tests.interop.conftest import Fleet
 from tests.interop.test_directions import echo_of, same
-from tests.support.golang import AMQP_FLAVORS, SQS_FLAVORS, arg, signature
+from tests.support.golang import AMQP_FLAVORS, PUBSUB_FLAVORS, SQS_FLAVORS, arg, signature
 from tests.support.services import MemcachedServer, MotoServer, RedisServer, memcached_stats
 from tests.support.stores import DYNAMODB, dynamodb_environment
 from tests.support.waiting import wait_for
@@ -76,6 +76,8 @@ def combination(flavor: str, store: str) -> Any:
         marks.append(pytest.mark.rabbitmq)
     if flavor in SQS_FLAVORS:
         marks.append(pytest.mark.sqs)
+    if flavor in PUBSUB_FLAVORS:
+        marks.append(pytest.mark.pubsub)
     return pytest.param(Combination(flavor, store), marks=marks, id=f"{flavor}-{store}")
 
 
@@ -88,6 +90,7 @@ COMBINATIONS = [
     combination("v2-sqs", "redis"),
     combination("v1-sqs", "mongodb"),
     combination("v2-sqs", "dynamodb"),
+    combination("v2-pubsub", "redis"),
 ]
 
 
@@ -112,11 +115,7 @@ def pair(
     names = Names(f"queue-{unique}", f"exchange-{unique}", f"key-{unique}")
     with ExitStack() as stack:
         start_go, start_client = stack.enter_context(go_workers(directory)), stack.enter_context(go_clients(directory))
-        broker = redis
-        if combined.flavor in AMQP_FLAVORS:
-            broker = request.getfixturevalue("rabbit_server").url()
-        elif combined.flavor in SQS_FLAVORS:
-            broker = sqs_broker(request.getfixturevalue("moto_server"), names.queue, stack)
+        broker = broker_of(combined, request, names, stack) or redis
         backend = backend_of(combined, request, stack)
         fleet = Fleet(combined.flavor, broker, backend, names, directory, stack, start_go, start_client, redis)
         if combined.flavor in SQS_FLAVORS:
@@ -165,6 +164,19 @@ def work_apart(fleet: Fleet) -> None:
     fleet.python(queue=f"{fleet.names.queue}-py")
     fleet.server.app.machinery.pre_publish.append(route)
     fleet.client.prepare = routed
+
+
+def broker_of(combined: Combination, request: pytest.FixtureRequest, names: Names, stack: ExitStack) -> str:
+    """The URL of a broker that is not Redis."""
+    if combined.flavor in AMQP_FLAVORS:
+        return str(request.getfixturevalue("rabbit_server").url())
+    if combined.flavor in SQS_FLAVORS:
+        return sqs_broker(request.getfixturevalue("moto_server"), names.queue, stack)
+    if combined.flavor in PUBSUB_FLAVORS:
+        pubsub = request.getfixturevalue("pubsub_server")
+        pubsub.make(names.queue)
+        return str(pubsub.url(names.queue))
+    return ""
 
 
 def backend_of(combined: Combination, request: pytest.FixtureRequest, stack: ExitStack) -> str:

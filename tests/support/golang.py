@@ -44,6 +44,7 @@ WORKER = "./cmd/worker"
 CLIENT = "./cmd/client"
 #: The module of ``examples/brokers``, whose package is ``.``.
 BROKERS = ROOT / "examples" / "brokers" / "go"
+PUBSUB = "./cmd/pubsub"
 # Machinery's published examples (``worker`` and ``send``). Their servers are fixed: Redis on
 # localhost:6379, database 0, or RabbitMQ on localhost:5672 as guest.
 EXAMPLES = {
@@ -53,10 +54,11 @@ EXAMPLES = {
     "v1-redis": "github.com/RichardKnop/machinery/example/redis",
     "v1-amqp": "github.com/RichardKnop/machinery/example/amqp",
 }
-FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v1-redis", "v1-amqp")
+FLAVORS = ("v2-redigo", "v2-goredis", "v2-amqp", "v2-pubsub", "v1-redis", "v1-amqp", "v1-pubsub")
 REDIS_FLAVORS = ("v2-redigo", "v2-goredis", "v1-redis")
 AMQP_FLAVORS = ("v2-amqp", "v1-amqp")
 SQS_FLAVORS = ("v2-sqs", "v1-sqs")
+PUBSUB_FLAVORS = ("v2-pubsub", "v1-pubsub")
 
 
 @lru_cache(maxsize=1)
@@ -302,7 +304,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         print(find_go())
         if "build" in arguments:
-            for package, module in ((WORKER, MODULE), (CLIENT, MODULE), (".", BROKERS)):
+            for package, module in ((WORKER, MODULE), (CLIENT, MODULE), (PUBSUB, MODULE), (".", BROKERS)):
                 print(build(package, module).relative_to(ROOT))
     except Unavailable as error:
         print(error, file=sys.stderr)

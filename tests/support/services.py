@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import os
 import shutil
@@ -27,6 +29,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from tests.support import golang
 from tests.support.processes import Process, Unavailable, free_port
 from tests.support.waiting import wait_for
 
@@ -38,6 +41,9 @@ MONGO_START_SECONDS = 40.0
 RABBIT_START_SECONDS = 90.0
 MOTO_START_SECONDS = 40.0
 RABBIT_CTL_SECONDS = 60.0
+PUBSUB_START_SECONDS = 40.0
+# Where Google's Debian package google-cloud-cli-pubsub-emulator has it.
+PUBSUB_EMULATORS = Path("/usr/lib/google-cloud-sdk/platform/pubsub-emulator/lib")
 # Debian keeps the scripts that do not switch the user here; other systems have only one kind.
 RABBIT_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
@@ -417,6 +423,101 @@ class RabbitServer(Server):
     def close_connections(self, reason: str = "test") -> None:
         """Cut all clients off; they may connect again at once."""
         self.ctl("close_all_connections", reason)
+
+
+def pubsub_emulator() -> Path | None:
+    """The program of Google's Pub/Sub emulator, when it is to be used: MACHINERY_PUBSUB=emulator, or there is no Go."""
+    try:
+        golang.find_go()
+    except Unavailable:
+        pass
+    else:
+        if os.environ.get("MACHINERY_PUBSUB") != "emulator":
+            return None
+    found = sorted(PUBSUB_EMULATORS.glob("cloud-pubsub-emulator-*.jar"))
+    return found[-1] if found and shutil.which("java") else None
+
+
+class PubSubServer(Server):
+    """Google's fake of Pub/Sub, a program in the Go module of the tests; or Google's emulator."""
+
+    PROJECT = "project"
+    VARIABLE = "PUBSUB_EMULATOR_HOST"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._jar = pubsub_emulator()
+        self._before: str | None = None
+
+    def _command(self) -> Sequence[str | Path]:
+        if self._jar is None:
+            return [golang.build(golang.PUBSUB), f"-address={self.host}"]
+        return ["java", "-Xmx256m", "-jar", self._jar, "--host=127.0.0.1", f"--port={self.port}"]
+
+    def start(self, timeout: float = PUBSUB_START_SECONDS) -> Self:
+        super().start(timeout)
+        # How the clients of both languages learn of it.
+        self._before = os.environ.get(self.VARIABLE)
+        os.environ[self.VARIABLE] = self.host
+        return self
+
+    def close(self) -> None:
+        if os.environ.get(self.VARIABLE) == self.host:
+            os.environ.pop(self.VARIABLE)
+            if self._before is not None:
+                os.environ[self.VARIABLE] = self._before
+        super().close()
+
+    def _answers(self) -> bool:
+        try:
+            status = self.request("GET", "topics/none")[0]
+        except OSError:
+            return False
+        return status == 404
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def url(self, subscription: str) -> str:
+        return f"gcppubsub://{self.PROJECT}/{subscription}"
+
+    def request(self, method: str, what: str, document: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        """One call of Google's JSON API: the status and the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with closing(connection):
+            body = None if document is None else json.dumps(document)
+            connection.request(
+                method, f"/v1/projects/{self.PROJECT}/{what}", body, {"Content-Type": "application/json"}
+            )
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text.startswith(b"{") else text
+
+    def make(self, name: str, subscription: str | None = None) -> None:
+        """A topic with a subscription."""
+        self._must("PUT", f"topics/{name}", {})
+        topic = f"projects/{self.PROJECT}/topics/{name}"
+        self._must("PUT", f"subscriptions/{subscription or name}", {"topic": topic, "ackDeadlineSeconds": 10})
+
+    def publish(self, topic: str, *bodies: bytes) -> None:
+        messages = [{"data": base64.b64encode(body).decode()} for body in bodies]
+        self._must("POST", f"topics/{topic}:publish", {"messages": messages})
+
+    def take(self, subscription: str) -> list[bytes]:
+        """What can be had from a subscription now; it is acknowledged."""
+        path = f"subscriptions/{subscription}"
+        answer = self._must("POST", f"{path}:pull", {"maxMessages": 1000, "returnImmediately": True})
+        received = answer.get("receivedMessages", [])
+        if received:
+            self._must("POST", f"{path}:acknowledge", {"ackIds": [one["ackId"] for one in received]})
+        return [base64.b64decode(one["message"]["data"]) for one in received]
+
+    def _must(self, method: str, what: str, document: Mapping[str, Any]) -> Any:
+        status, answer = self.request(method, what, document)
+        if status != 200:
+            raise RuntimeError(f"{method} {what}: {status} {answer}")
+        return answer
 
 
 class SentinelServer(RedisServer):

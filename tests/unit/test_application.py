@@ -103,13 +103,14 @@ def test_several_brokers() -> None:
         ("redis+socket:///tmp/s", "redis"),
         ("amqp://localhost:1", "amqp"),
         ("amqps://localhost:1", "amqp"),
+        ("gcppubsub://project/subscription", "gcpubsub"),
     ],
 )
 def test_a_url_chooses_its_transport(url: str, module: str) -> None:
     assert transport_for(url).transport.startswith(f"machinery_compat.transport.{module}:")
 
 
-@pytest.mark.parametrize("url", ["gcppubsub://a/b", "ftp://x:secret@h"])
+@pytest.mark.parametrize("url", ["kafka://h", "ftp://x:secret@h"])
 def test_an_unknown_broker_is_one_clear_error(url: str) -> None:
     with pytest.raises(errors.ConfigError, match="Factory failed with broker") as raised:
         transport_for(url)

@@ -36,7 +36,7 @@ type Options struct {
 }
 
 // Flavors are the brokers that can be built, with the version of Machinery that builds them.
-var Flavors = []string{"v2-redigo", "v2-goredis", "v2-amqp", "v2-sqs", "v1-redis", "v1-amqp", "v1-sqs"}
+var Flavors = []string{"v2-redigo", "v2-goredis", "v2-amqp", "v2-pubsub", "v2-sqs", "v1-redis", "v1-amqp", "v1-pubsub", "v1-sqs"}
 
 // The tables of DynamoDB, as Machinery's configuration has them by default.
 const (
@@ -48,7 +48,7 @@ const (
 func ParseOptions() (Options, error) {
 	var o Options
 	flag.StringVar(&o.Flavor, "flavor", "v2-redigo", strings.Join(Flavors, " | "))
-	flag.StringVar(&o.Broker, "broker", "", "redis://[user:pass@]host:port/db, amqp://... or the URL of the SQS queues without the name")
+	flag.StringVar(&o.Broker, "broker", "", "redis://[user:pass@]host:port/db, amqp://..., gcppubsub://project/subscription or the URL of the SQS queues without the name")
 	flag.StringVar(&o.Backend, "backend", "", "URL of the results: redis://, amqp://, memcache://, mongodb:// or https://dynamodb")
 	flag.StringVar(&o.Counter, "counter", "", "redis:// URL of the attempt counters (default: the backend)")
 	flag.StringVar(&o.Lock, "lock", "", "redis:// URL of the lock (default: v2 the backend if it is Redis, v1 none; v1 needs database 0)")

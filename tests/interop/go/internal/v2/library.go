@@ -15,6 +15,7 @@ import (
 	mongobackend "github.com/RichardKnop/machinery/v2/backends/mongo"
 	redisbackend "github.com/RichardKnop/machinery/v2/backends/redis"
 	amqpbroker "github.com/RichardKnop/machinery/v2/brokers/amqp"
+	pubsubbroker "github.com/RichardKnop/machinery/v2/brokers/gcppubsub"
 	brokersiface "github.com/RichardKnop/machinery/v2/brokers/iface"
 	redisbroker "github.com/RichardKnop/machinery/v2/brokers/redis"
 	sqsbroker "github.com/RichardKnop/machinery/v2/brokers/sqs"
@@ -89,6 +90,10 @@ func newBroker(options fleet.Options, cnf *config.Config) (brokersiface.Broker, 
 	}
 	if options.IsSQS() {
 		return newSQS(options, cnf)
+	}
+	if options.Flavor == "v2-pubsub" {
+		project, subscription, _ := strings.Cut(strings.TrimPrefix(options.Broker, "gcppubsub://"), "/")
+		return pubsubbroker.New(cnf, project, subscription)
 	}
 	address, err := fleet.ParseRedis(options.Broker)
 	if err != nil {
