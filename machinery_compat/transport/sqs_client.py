@@ -32,6 +32,8 @@ _lock = threading.Lock()
 _clients: dict[tuple[str, str], Any] = {}
 #: The process that has used a user's client, by the client's identity.
 _users: dict[int, int] = {}
+#: The process that has made it, where none has used it here: the first, before any was forked.
+_home = os.getpid()
 
 
 def _after_fork() -> None:
@@ -54,11 +56,14 @@ def base_url(broker: str) -> str:
 
 
 def region_of(url: str, session: Any = None) -> str:
-    """The AWS region of a broker's URL: the one in its host, else that of the environment or the user's files."""
+    """The AWS region of a broker's URL: the one in its host, else that of the environment or the user's files.
+
+    AWS_REGION is what Go's library reads, and boto3 does not.
+    """
     found = _REGION.search((urlsplit(url).hostname or "").lower())
     if found:
         return found[1] or found[2]
-    return str((session or boto3.Session()).region_name or DEFAULT_REGION)
+    return str(os.environ.get("AWS_REGION") or (session or boto3.Session()).region_name or DEFAULT_REGION)
 
 
 def client_for(url: str, given: Any = None, region: str = "") -> Any:
@@ -92,12 +97,12 @@ def client_for(url: str, given: Any = None, region: str = "") -> Any:
 
 
 def _own(client: Any) -> Any:
-    if _users.setdefault(id(client), os.getpid()) != os.getpid():
+    if _users.get(id(client), _home) != os.getpid():
         # Its open connections are the parent's; it makes new ones.
         close = getattr(client, "close", None)
         if close is not None:
             close()
-        _users[id(client)] = os.getpid()
+    _users[id(client)] = os.getpid()
     return client
 
 

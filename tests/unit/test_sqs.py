@@ -26,8 +26,40 @@ from machinery_compat.wire import Signature
 def test_the_region_is_that_of_the_url_else_the_environments(
     url: str, region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("AWS_REGION", raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
     assert sqs_client.region_of(url) == region
+
+
+def test_the_variable_that_go_reads_goes_before_that_of_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
+    monkeypatch.setenv("AWS_REGION", "sa-east-1")
+    assert sqs_client.region_of("http://127.0.0.1:4566/000000000000") == "sa-east-1"
+
+
+class Client:
+    """A user's own client."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("used_before", [True, False])
+def test_a_client_of_the_user_keeps_no_connections_of_the_process_that_was_forked(
+    used_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client()
+    if used_before:
+        assert sqs_client.client_for("https://sqs.example.com/1", client) is client
+    assert client.closed == 0
+
+    monkeypatch.setattr("os.getpid", lambda: -1)
+
+    for _ in range(2):
+        assert sqs_client.client_for("https://sqs.example.com/1", client) is client
+        assert client.closed == 1
 
 
 @pytest.mark.parametrize(
