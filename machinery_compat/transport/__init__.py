@@ -105,8 +105,10 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
 TRANSPORT_ALIASES["machinery"] = f"{__name__}:Transport"
 TRANSPORT_ALIASES["eager"] = TRANSPORTS["eager"]
-# Of several URLs Kombu looks at the scheme only.
-TRANSPORT_ALIASES.update(dict.fromkeys((f"{FAILOVER_PREFIX}https", f"{FAILOVER_PREFIX}http"), TRANSPORTS["sqs"]))
+# Of several URLs Kombu looks at the scheme only, and so does ``celery report`` of the broker's; Kombu itself has none.
+for _scheme in ("https", "http"):
+    TRANSPORT_ALIASES[f"{FAILOVER_PREFIX}{_scheme}"] = TRANSPORTS["sqs"]
+    TRANSPORT_ALIASES.setdefault(_scheme, TRANSPORTS["sqs"])
 TRANSPORT_ALIASES.update({f"{FAILOVER_PREFIX}{kind}": transport for kind, transport in TRANSPORTS.items()})
 # Go's URLs have one letter more than the name of the extra.
 TRANSPORT_ALIASES[f"{FAILOVER_PREFIX}gcppubsub"] = TRANSPORTS["gcpubsub"]

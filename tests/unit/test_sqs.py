@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from machinery_compat import new_signature
+from machinery_compat import Celery, Config, new_signature
 from machinery_compat.transport import sqs_client
 from machinery_compat.transport.sqs_message import LONGEST_ID, body_text, deduplication_id
 from machinery_compat.wire import Signature
@@ -35,6 +35,13 @@ def test_the_variable_that_go_reads_goes_before_that_of_boto3(monkeypatch: pytes
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
     monkeypatch.setenv("AWS_REGION", "sa-east-1")
     assert sqs_client.region_of("http://127.0.0.1:4566/000000000000") == "sa-east-1"
+
+
+def test_celerys_report_shows_the_url() -> None:
+    url = "https://sqs.us-east-2.amazonaws.com/123456789012"
+    report = Celery(config=Config(broker=url, result_backend="null")).bugreport()
+    assert url in report
+    assert "boto3:" in report
 
 
 class Client:
