@@ -15,7 +15,7 @@ PUBSUB_LEASE = 2
 
 pubsub = Celery("pubsub", config=Config.load())
 pubsub.conf.broker_transport_options = {"lease_time": PUBSUB_LEASE, "wait_time": 1.0}
-pubsub.conf.machinery_redelivery_limit = 2
+pubsub.conf.machinery_redelivery_limit = 1
 # Seconds that Celery waits for the result of a process of its pool that has ended.
 pubsub.conf.worker_lost_wait = 0.1
 

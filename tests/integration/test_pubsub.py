@@ -169,9 +169,9 @@ def test_each_pool_runs_tasks_and_ends_in_order(fleet: Fleet, pool: str) -> None
 
 
 def test_processes_that_are_forked_later_send_too(fleet: Fleet) -> None:
-    fleet.worker(arguments=("--max-tasks-per-child", "1"))
-    chain = Chain(*[new_signature("py_add", n) for n in range(4)])
-    assert fleet.server.send_chain(chain).get_with_timeout(WAIT) == [6]
+    fleet.worker(arguments=("--max-tasks-per-child", "1"), concurrency=1)
+    chain = Chain(*[new_signature("py_add", n) for n in range(3)])
+    assert fleet.server.send_chain(chain).get_with_timeout(WAIT) == [3]
 
 
 def test_a_warm_shutdown_gives_back_what_has_not_begun(fleet: Fleet, tmp_path: Path) -> None:
@@ -219,12 +219,12 @@ def test_a_task_that_kills_its_process_is_given_up(fleet: Fleet) -> None:
     worker = fleet.worker(concurrency=1)
     result = fleet.app.send_task("killer", ["kill"])
     wait_for(lambda: result.state == "FAILURE", WAIT)
-    assert "given up after 3 runs" in str(result.result)
-    assert fleet.runs()[result.id] == 3
+    assert "given up after 2 runs" in str(result.result)
+    assert fleet.runs()[result.id] == 2
     wait_for(lambda: f"kept in {fleet.queue}-dead" in worker.text(), WAIT)
     (entry,) = fleet.app.machinery.dead_letters().entries()
-    assert entry.deliveries == 2
-    assert "given up after 3 runs" in entry.reason
+    assert entry.deliveries == 1
+    assert "given up after 2 runs" in entry.reason
     assert fleet.app.send_task("py_add", [1, 2]).get(timeout=WAIT) == 3
 
 
