@@ -71,7 +71,9 @@ class Combination:
 
 
 def combination(flavor: str, store: str) -> Any:
-    marks = [pytest.mark.redis, getattr(pytest.mark, store.removesuffix("3"))]
+    marks = [pytest.mark.redis]
+    if store != "socket":
+        marks.append(getattr(pytest.mark, store.removesuffix("3")))
     if flavor in AMQP_FLAVORS:
         marks.append(pytest.mark.rabbitmq)
     if flavor in SQS_FLAVORS:
@@ -91,6 +93,10 @@ COMBINATIONS = [
     combination("v1-sqs", "mongodb"),
     combination("v2-sqs", "dynamodb"),
     combination("v2-pubsub", "redis"),
+    combination("v2-redigo", "redis"),
+    combination("v2-goredis", "redis"),
+    combination("v2-amqp", "redis"),
+    combination("v1-redis", "socket"),
 ]
 
 
@@ -116,7 +122,7 @@ def pair(
     with ExitStack() as stack:
         start_go, start_client = stack.enter_context(go_workers(directory)), stack.enter_context(go_clients(directory))
         broker = broker_of(combined, request, names, stack) or redis
-        backend = backend_of(combined, request, stack)
+        backend = broker if combined.store == "socket" else backend_of(combined, request, stack)
         fleet = Fleet(combined.flavor, broker, backend, names, directory, stack, start_go, start_client, redis)
         if combined.flavor in SQS_FLAVORS:
             work_apart(fleet)
@@ -176,6 +182,9 @@ def broker_of(combined: Combination, request: pytest.FixtureRequest, names: Name
         pubsub = request.getfixturevalue("pubsub_server")
         pubsub.make(names.queue)
         return str(pubsub.url(names.queue))
+    if combined.store == "socket":
+        # The results are there, too: version 1 of Go's Machinery is the one that has URLs for it.
+        return stack.enter_context(RedisServer(unixsocket=True)).machinery_socket_url(3)
     return ""
 
 

@@ -197,6 +197,10 @@ class RedisServer(Server):
             raise RuntimeError("this server was started without a unix socket")
         return f"unix://{self.socket_path}?db={db}"
 
+    def machinery_socket_url(self, db: int = 0) -> str:
+        """The URL of the unix socket as Machinery spells it."""
+        return f"redis+socket://{self.socket_path}:/{db}"
+
     def client(self, db: int = 0) -> Redis:
         """A new client, which the caller closes; it reports a failure at once instead of trying again."""
         return Redis.from_url(self.url(db), socket_timeout=5, retry=Retry(NoBackoff(), 0))
