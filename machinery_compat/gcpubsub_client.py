@@ -156,7 +156,8 @@ class Client:
             timeout = wait
         try:
             answer = self._subscriber.pull(request=request, retry=None, timeout=timeout, metadata=metadata)
-        except exceptions.DeadlineExceeded:
+        except (exceptions.GatewayTimeout, requests.exceptions.ReadTimeout):
+            # How the end of the wait may be told, or not be told; gRPC's DeadlineExceeded is one of the first.
             return []
         return [
             Received(

@@ -305,6 +305,14 @@ def test_the_server_is_told_how_long_a_pull_may_wait() -> None:
     assert looks["return_immediately"] is True
 
 
+@pytest.mark.parametrize(
+    "end",
+    [exceptions.from_http_status(504, "x"), exceptions.DeadlineExceeded("x"), requests.exceptions.ReadTimeout("x")],
+)
+def test_a_pull_that_nothing_came_of_is_empty(end: Exception) -> None:
+    assert client_of(Google(pull=end)).pull("sub", 5, 3.0) == []
+
+
 def test_many_acknowledgements_go_in_several_calls() -> None:
     google = Google()
     client_of(google).acknowledge("sub", [str(n) for n in range(2 * gcpubsub_client.BATCH + 1)])
