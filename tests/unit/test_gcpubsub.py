@@ -289,8 +289,8 @@ def test_a_pair_that_may_not_be_made_is_one_error_with_the_commands() -> None:
         client.make_pair("q-dead")
 
 
-def test_a_pair_that_another_one_makes_is_there() -> None:
-    there = exceptions.AlreadyExists("there")
+@pytest.mark.parametrize("there", [exceptions.from_http_status(409, "there"), exceptions.AlreadyExists("there")])
+def test_a_pair_that_another_one_makes_is_there(there: Exception) -> None:
     client_of(Google(get_subscription=MISSING, create_topic=there, create_subscription=there)).make_pair("q-dead")
 
 
