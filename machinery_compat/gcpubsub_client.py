@@ -156,7 +156,8 @@ class Client:
             timeout = wait
         try:
             answer = self._subscriber.pull(request=request, retry=None, timeout=timeout, metadata=metadata)
-        except exceptions.DeadlineExceeded:
+        except (exceptions.GatewayTimeout, requests.exceptions.ReadTimeout):
+            # How the end of the wait may be told, or not be told; gRPC's DeadlineExceeded is one of the first.
             return []
         return [
             Received(
@@ -243,9 +244,9 @@ class Client:
         # Without a policy it would be deleted after a month in which nobody looks.
         request = {"name": path, "topic": topic, "ack_deadline_seconds": 60, "expiration_policy": {}}
         try:
-            with suppress(exceptions.AlreadyExists):
+            with suppress(exceptions.Conflict):
                 self._publisher.create_topic(request={"name": topic}, retry=None, timeout=TIMEOUT)
-            with suppress(exceptions.AlreadyExists):
+            with suppress(exceptions.Conflict):
                 self._subscriber.create_subscription(request=request, retry=None, timeout=TIMEOUT)
         except (exceptions.Forbidden, exceptions.BadRequest) as exc:
             raise errors.BrokerError(

@@ -289,8 +289,8 @@ def test_a_pair_that_may_not_be_made_is_one_error_with_the_commands() -> None:
         client.make_pair("q-dead")
 
 
-def test_a_pair_that_another_one_makes_is_there() -> None:
-    there = exceptions.AlreadyExists("there")
+@pytest.mark.parametrize("there", [exceptions.from_http_status(409, "there"), exceptions.AlreadyExists("there")])
+def test_a_pair_that_another_one_makes_is_there(there: Exception) -> None:
     client_of(Google(get_subscription=MISSING, create_topic=there, create_subscription=there)).make_pair("q-dead")
 
 
@@ -303,6 +303,14 @@ def test_the_server_is_told_how_long_a_pull_may_wait() -> None:
     assert dict(options["metadata"])["x-server-timeout"] == "3"
     assert "return_immediately" not in waits
     assert looks["return_immediately"] is True
+
+
+@pytest.mark.parametrize(
+    "end",
+    [exceptions.from_http_status(504, "x"), exceptions.DeadlineExceeded("x"), requests.exceptions.ReadTimeout("x")],
+)
+def test_a_pull_that_nothing_came_of_is_empty(end: Exception) -> None:
+    assert client_of(Google(pull=end)).pull("sub", 5, 3.0) == []
 
 
 def test_many_acknowledgements_go_in_several_calls() -> None:
