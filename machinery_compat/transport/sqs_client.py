@@ -51,8 +51,9 @@ class Unavailable(ConnectionError):
 
 
 def base_url(broker: str) -> str:
-    """The part before the queue's name in the URL of each queue, without a slash at its end."""
-    return broker.removeprefix(FAILOVER_PREFIX).rstrip("/")
+    """The part before the queue's name in the URL of each queue, without a slash at its end; no query, no user."""
+    parts = urlsplit(broker.removeprefix(FAILOVER_PREFIX))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
 
 def region_of(url: str, session: Any = None) -> str:
