@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	machinery "github.com/RichardKnop/machinery/v1"
+	"github.com/RichardKnop/machinery/v1/brokers/eager"
 	brokersiface "github.com/RichardKnop/machinery/v1/brokers/iface"
 	"github.com/RichardKnop/machinery/v1/config"
 	locksiface "github.com/RichardKnop/machinery/v1/locks/iface"
@@ -51,6 +52,10 @@ func New(options fleet.Options) (*Library, error) {
 		return nil, err
 	}
 	server := machinery.NewServerWithBrokerBackendLock(cnf, broker, backend, lock)
+	if mode, ok := broker.(eager.Mode); ok {
+		// As machinery.NewServer does: whoever sends a task runs it.
+		mode.AssignWorker(server.NewWorker("eager", 0))
+	}
 	return &Library{options: options, server: server, lock: lock}, nil
 }
 
