@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import amqp
 from kombu.transport import pyamqp
 
-from machinery_compat import celery_header, errors
+from machinery_compat import errors
 from machinery_compat.transport import base, tls
 from machinery_compat.transport.amqp_message import (
     Message,
@@ -28,6 +28,7 @@ from machinery_compat.transport.amqp_message import (
 from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingConnection
 from machinery_compat.transport.dead_amqp import AMQPDeadLetters
 from machinery_compat.transport.reconnect import Unavailable
+from machinery_compat.transport.redelivery import has_followers
 from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
 __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
@@ -191,7 +192,7 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
                 running.adopt(message)
             return True
         state = self.border.state_of(signature)
-        if state == SUCCESS and not _has_followers(signature):
+        if state == SUCCESS and not has_followers(signature):
             # Its end was stored, and only the acknowledgement was lost.
             message.ack()
             return True
@@ -304,11 +305,6 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
         if side is not None:
             side.release()
         return super().close(*args, **kwargs)
-
-
-def _has_followers(signature: Signature) -> bool:
-    """Whether something follows a task's success that may not have been sent."""
-    return bool(signature.on_success or signature.chord_callback or celery_header.HEADER in (signature.headers or ()))
 
 
 def _kept(options: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from kombu.transport import virtual
 
-from machinery_compat import celery_header, errors, urls
+from machinery_compat import errors, urls
 from machinery_compat.gcpubsub_client import CHANNEL_ERRORS, CONNECTION_ERRORS, LARGEST, Clients
 from machinery_compat.transport import base
 from machinery_compat.transport.gcpubsub_dead import PubSubDeadLetters
@@ -32,6 +32,7 @@ from machinery_compat.transport.gcpubsub_delays import Delays, delayed_name
 from machinery_compat.transport.gcpubsub_inbox import Arrived, Inbox, Puller
 from machinery_compat.transport.gcpubsub_keeper import Keeper
 from machinery_compat.transport.gcpubsub_message import HoldingQoS, TaskMessage
+from machinery_compat.transport.redelivery import has_followers
 from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
 __all__ = ["Channel", "TaskMessage", "Transport"]
@@ -210,7 +211,7 @@ class Channel(PubSubDeadLetters, base.TaskChannel, virtual.Channel):  # type: ig
                 running.adopt(arrived)
             return True
         state, run = self.border.progress_of(signature)
-        if state == SUCCESS and not _has_followers(signature):
+        if state == SUCCESS and not has_followers(signature):
             # Its end was stored, and only the acknowledgement was lost.
             self.keeper.settle(arrived.held)
             return True
@@ -286,11 +287,6 @@ class Channel(PubSubDeadLetters, base.TaskChannel, virtual.Channel):  # type: ig
         if self._keeps:
             self._keeps = False
             self.keeper.retire(self.qos.still_held(), self.wait_time)
-
-
-def _has_followers(signature: Signature) -> bool:
-    """Whether something follows a task's success that may not have been sent."""
-    return bool(signature.on_success or signature.chord_callback or celery_header.HEADER in (signature.headers or ()))
 
 
 class Transport(virtual.Transport):  # type: ignore[misc]

@@ -7,7 +7,10 @@ hands, and a message that is sent anew, such as a retry, begins without it.
 
 from __future__ import annotations
 
-__all__ = ["REDELIVERY_LIMIT", "deliveries", "given_up_reason", "redelivered"]
+from machinery_compat import celery_header
+from machinery_compat.wire import Signature
+
+__all__ = ["REDELIVERY_LIMIT", "deliveries", "given_up_reason", "has_followers", "redelivered"]
 
 #: How often a message is put back at most; the setting ``machinery_redelivery_limit``.
 REDELIVERY_LIMIT = 5
@@ -33,3 +36,8 @@ def given_up_reason(count: int, last: str) -> str:
         last: what became of the process that ran it last.
     """
     return f"given up after {count + 1} runs, each of which ended with its worker process; the last: {last}"
+
+
+def has_followers(signature: Signature) -> bool:
+    """Whether something follows a task's success, which whoever ran it may not have sent."""
+    return bool(signature.on_success or signature.chord_callback or celery_header.HEADER in (signature.headers or ()))

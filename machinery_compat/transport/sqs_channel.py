@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 from kombu.transport import memory, virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
-from machinery_compat import celery_header, errors
+from machinery_compat import errors
 from machinery_compat.transport import base, sqs_client
 from machinery_compat.transport.dead_sqs import SQSDeadLetters
+from machinery_compat.transport.redelivery import has_followers
 from machinery_compat.transport.sqs_bell import Bell
 from machinery_compat.transport.sqs_client import asking
 from machinery_compat.transport.sqs_custody import Custody
@@ -234,7 +235,7 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
             return True
         state = self.border.state_of(signature)
         message = Message(delivery, self)
-        if state == SUCCESS and not _has_followers(signature):
+        if state == SUCCESS and not has_followers(signature):
             # Its end was stored, and only the deletion was lost.
             message._settle()
             return True
@@ -294,8 +295,3 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
             thread.join(max(deadline - time.monotonic(), 0.0))
         super().close()
         self.custody.retire()
-
-
-def _has_followers(signature: Signature) -> bool:
-    """Whether something follows a task's success that may not have been sent."""
-    return bool(signature.on_success or signature.chord_callback or celery_header.HEADER in (signature.headers or ()))
