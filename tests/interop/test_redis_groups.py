@@ -132,12 +132,21 @@ def tasks_of_both(pair: Fleet) -> None:
     for name in ("go_fail", "py_fail"):
         with pytest.raises(TaskError, match=r"^no luck$"):
             pair.server.send_task(new_signature(name, "no luck")).get_with_timeout(WAIT)
+        assert pair.client.get(pair.client.send(signature(name, arg("string", "no luck"))))["error"] == "no luck"
+    for name in ("go_swap", "py_swap"):
+        assert pair.server.send_task(new_signature(name, "a", 1)).get_with_timeout(WAIT) == [1, "a"]
+        swapped = pair.client.send(signature(name, arg("string", "a"), arg("int64", 1)))
+        assert pair.client.values(swapped) == [1, "a"]
 
 
 def workflows_of_both(pair: Fleet) -> None:
     results = pair.server.send_group(Group(*alternating(20)))
     assert [one.get_with_timeout(WAIT) for one in results] == [[number] for number in range(20)]
     assert pair.server.send_chain(Chain(*alternating(6))).get_with_timeout(WAIT) == [15]
+    uuids = pair.client.must(op="send_group", signatures=of_go(20))["uuids"]
+    assert [pair.client.values(uuid) for uuid in uuids] == [[number] for number in range(20)]
+    chained = pair.client.must(op="send_chain", signatures=of_go(6))["uuids"]
+    assert pair.client.values(chained[-1], timeout=WAIT) == [15]
     for callback in ("go_add", "py_add"):
         chord = Chord(Group(*alternating(10)), new_signature(callback))
         assert pair.server.send_chord(chord).get_with_timeout(WAIT) == [45]
