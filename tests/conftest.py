@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -119,7 +119,10 @@ def rabbit_server() -> Iterator[RabbitServer]:
     server.close()
 
 
-def _started(server: Server) -> Iterator[Server]:
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+def _started(server: AnyServer) -> Iterator[AnyServer]:
     try:
         server.start()
     except Unavailable as error:
@@ -144,14 +147,7 @@ def mongo_server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     """Amazon's services for all tests, kept apart by the names of ``names``."""
-    server = MotoServer()
-    try:
-        server.start()
-    except Unavailable as error:
-        server.close()
-        _missing(error)
-    yield server
-    server.close()
+    yield from _started(MotoServer())
 
 
 @pytest.fixture(scope="session")

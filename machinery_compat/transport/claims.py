@@ -17,6 +17,7 @@ from kombu.utils.eventio import ERR, READ
 from machinery_compat.redis_client import lua
 from machinery_compat.redis_errors import ADVICE, refusal
 from machinery_compat.transport import base
+from machinery_compat.transport.keeping import KeepingQoS
 from machinery_compat.wire import Signature
 
 if TYPE_CHECKING:
@@ -96,15 +97,10 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         self._state = "REQUEUED"
 
 
-class ClaimQoS(virtual.QoS):  # type: ignore[misc]
+class ClaimQoS(KeepingQoS):
     """Acknowledges claimed messages, or puts them back."""
 
     channel: Channel
-
-    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)
-        #: The messages that stay claimed when the channel is closed: their tasks are running.
-        self.kept: set[str] = set()
 
     def ack(self, delivery_tag: str) -> None:
         message = self._delivered.get(delivery_tag)
@@ -142,10 +138,6 @@ class ClaimQoS(virtual.QoS):  # type: ignore[misc]
         for tag in [tag for tag in self._delivered if tag not in self.kept]:
             del self._delivered[tag]
         return [message.claimed for message in self._delivered.values() if message.claimed]
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        self._on_collect.cancel()
-        self.restore_unacked()
 
     def restore_unacked(self) -> list[Any]:
         """Puts back what was delivered and not finished, so that its order stays."""

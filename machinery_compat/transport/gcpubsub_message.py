@@ -11,6 +11,7 @@ from machinery_compat.gcpubsub_client import FAILURES
 from machinery_compat.transport import base
 from machinery_compat.transport.gcpubsub_inbox import Arrived
 from machinery_compat.transport.gcpubsub_keeper import Held
+from machinery_compat.transport.keeping import KeepingQoS
 
 if TYPE_CHECKING:
     from machinery_compat.transport.gcpubsub import Channel
@@ -81,15 +82,10 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         self._state = "REQUEUED"
 
 
-class HoldingQoS(virtual.QoS):  # type: ignore[misc]
+class HoldingQoS(KeepingQoS):
     """Settles what this worker holds."""
 
     channel: Channel
-
-    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)
-        #: The messages that stay held when the channel is closed: their tasks are running.
-        self.kept: set[str] = set()
 
     def ack(self, delivery_tag: str) -> None:
         message = self._delivered.get(delivery_tag)
@@ -100,7 +96,7 @@ class HoldingQoS(virtual.QoS):  # type: ignore[misc]
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         message = self._delivered.get(delivery_tag)
         if message is not None and requeue:
-            self.channel.keeper.give_back(message.arrived.held)
+            self.give_back(message)
             self.release(delivery_tag)
         elif message is not None:
             self.ack(delivery_tag)
@@ -114,13 +110,5 @@ class HoldingQoS(virtual.QoS):  # type: ignore[misc]
         self._flush()
         return [message.arrived.held for tag, message in self._delivered.items() if tag in self.kept]
 
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        self._on_collect.cancel()
-        self.restore_unacked()
-
-    def restore_unacked(self) -> list[Any]:
-        """Gives back what was delivered and not finished."""
-        self._flush()
-        for tag in [tag for tag in self._delivered if tag not in self.kept]:
-            self.channel.keeper.give_back(self._delivered.pop(tag).arrived.held)
-        return []
+    def give_back(self, message: TaskMessage) -> None:
+        self.channel.keeper.give_back(message.arrived.held)

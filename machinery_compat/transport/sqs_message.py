@@ -11,6 +11,7 @@ from kombu.transport import virtual
 
 from machinery_compat import errors
 from machinery_compat.transport import base
+from machinery_compat.transport.keeping import KeepingQoS
 from machinery_compat.transport.sqs_client import Unavailable
 from machinery_compat.transport.sqs_receiver import Received
 from machinery_compat.wire import Signature
@@ -123,15 +124,10 @@ class Message(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         self._state = "REQUEUED"
 
 
-class QoS(virtual.QoS):  # type: ignore[misc]
+class QoS(KeepingQoS):
     """Deletes acknowledged messages, or gives them back."""
 
     channel: Channel
-
-    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)
-        #: The messages that stay hidden when the channel is closed: their tasks are running.
-        self.kept: set[str] = set()
 
     def ack(self, delivery_tag: str) -> None:
         message = self._delivered.get(delivery_tag)
@@ -152,11 +148,12 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         elif not requeue:
             self.ack(delivery_tag)
         else:
-            self._give_back(message)
+            self.give_back(message)
             self.release(delivery_tag)
 
-    def _give_back(self, message: Message) -> None:
-        assert message.received is not None
+    def give_back(self, message: Message) -> None:
+        if not message.received:
+            return
         held = message.received.held
         if held.is_hidden():
             self.channel.custody.release(held)
@@ -172,19 +169,6 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     def holds(self, delivery_tag: str) -> bool:
         """Whether a message has been delivered and neither settled nor given back since."""
         return delivery_tag in self._delivered and delivery_tag not in self._dirty
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        self._on_collect.cancel()
-        self.restore_unacked()
-
-    def restore_unacked(self) -> list[Any]:
-        """Gives back what was delivered and not finished."""
-        self._flush()
-        for tag in [tag for tag in self._delivered if tag not in self.kept]:
-            message = self._delivered.pop(tag)
-            if message.received:
-                self._give_back(message)
-        return []
 
 
 def deduplication_id(signature: Signature) -> str:
