@@ -82,15 +82,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return  # each test that needs Go meets the same error and tells it
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """A Redis for all tests; one that a test stops or freezes is the test's own."""
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+def _started(server: AnyServer) -> Iterator[AnyServer]:
     try:
-        server = RedisServer().start()
+        server.start()
     except Unavailable as error:
+        server.close()
         _missing(error)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for all tests; one that a test stops or freezes is the test's own."""
+    yield from _started(RedisServer())
 
 
 _databases = itertools.cycle(range(REDIS_DATABASES))
@@ -109,27 +117,7 @@ def redis_db(redis_server: RedisServer) -> str:
 @pytest.fixture(scope="session")
 def rabbit_server() -> Iterator[RabbitServer]:
     """A RabbitMQ for all tests, kept apart by the names of ``names``."""
-    server = RabbitServer()
-    try:
-        server.start()
-    except Unavailable as error:
-        server.close()
-        _missing(error)
-    yield server
-    server.close()
-
-
-AnyServer = TypeVar("AnyServer", bound=Server)
-
-
-def _started(server: AnyServer) -> Iterator[AnyServer]:
-    try:
-        server.start()
-    except Unavailable as error:
-        server.close()
-        _missing(error)
-    yield server
-    server.close()
+    yield from _started(RabbitServer())
 
 
 @pytest.fixture(scope="session")
