@@ -132,9 +132,18 @@ class RedisBackend(Backend):
             return [bool(self._store_script(keys=[states[0].task_uuid], args=self._pieces(states[0], only_over, run)))]
         if not states:
             return []
+        pieces = [(state.task_uuid, *self._pieces(state, only_over, run)) for state in states]
+        try:
+            return self._run_scripts(pieces)
+        except redis.exceptions.NoScriptError:
+            # Asked for before each batch, as redis-py does, this would cost a round trip.
+            self.client.script_load(self._store_script.script)
+            return self._run_scripts(pieces)
+
+    def _run_scripts(self, pieces: Sequence[tuple[Any, ...]]) -> list[bool]:
         with self.client.pipeline(transaction=False) as pipe:
-            for state in states:
-                self._store_script(keys=[state.task_uuid], args=self._pieces(state, only_over, run), client=pipe)
+            for one in pieces:
+                pipe.evalsha(self._store_script.sha, 1, *one)
             return [bool(written) for written in pipe.execute()]
 
     def _pieces(self, state: TaskState, only_over: str, run: int | None) -> list[Any]:

@@ -285,10 +285,12 @@ class ClaimingPoller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
     def on_poll_start(self) -> None:
         super().on_poll_start()
         for channel in self._channels:
-            channel.flush_settled()
+            claiming = channel.claims and channel.may_claim()
+            if claiming or not channel.is_gathering():
+                channel.flush_settled()
             for claim in channel.claims.values():
                 claim.check()
-            if channel.claims and channel.may_claim():
+            if claiming:
                 for claim in channel.claims.values():
                     if not claim.waiting and not claim.is_paused():
                         self._watch(claim)

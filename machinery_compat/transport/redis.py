@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from threading import get_ident
 from time import time_ns
 from typing import Any
 
@@ -37,6 +38,10 @@ from machinery_compat.transport.redis_connections import ConnectingChannel
 from machinery_compat.wire import Signature
 
 __all__ = ["Channel", "Transport"]
+
+
+#: The seconds for which an acknowledgement may wait for others, while this worker has enough to do.
+SETTLED_WITHIN = 0.01
 
 
 class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
@@ -67,6 +72,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
         self.kombu_queues: set[str] = set()
         self._caretaker: Caretaker | None = None
         self._settled: deque[tuple[Keys, bytes]] = deque()
+        self._flush_timer: Any = None
         self._undelivered: deque[Claimed] = deque()
         super().__init__(connection, **kwargs)
         self.QoS = ClaimQoS
@@ -163,13 +169,26 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
 
     def may_claim(self) -> bool:
         caretaker = self._caretaker
-        if caretaker is None or not self.qos.can_consume():
+        if caretaker is None or not self._has_room():
             return False
         if not all(caretaker.is_fresh(caretaker.keys_of(queue)) for queue in self.claims):
             # What were taken now would lie in a list that nobody guards.
             return False
         asked = self.border.pre_consume
         return asked is None or asked()
+
+    def is_gathering(self) -> bool:
+        """Whether what was settled waits for more, since a timer sees to it."""
+        return self._flush_timer is not None
+
+    def _has_room(self) -> bool:
+        """Whether so many more may be held here that to claim them is worth its round trips.
+
+        What waits behind the running tasks feeds the pool until then. A worker that holds no more
+        than it runs claims each one.
+        """
+        room = self.qos.can_consume_max_estimate()
+        return room is None or room >= max(1, (self.qos.prefetch_count - self.slots()) // 2)
 
     def deliver(self, claim: Claim, bodies: list[bytes]) -> None:
         """Delivers claimed messages in order; what is no Signature goes to the dead list."""
@@ -198,7 +217,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
     # -- settling
 
     def settle(self, keys: Keys, body: bytes) -> None:
-        """Forgets a message that has been dealt with, with the next round of the event loop."""
+        """Forgets a message that has been dealt with, soon, together with others."""
         if self.closed:
             self.released(keys, body)
         else:
@@ -206,6 +225,8 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
             if not self.claims:
                 # Nothing is consumed any more, so there may be no next round.
                 self.flush_settled()
+            elif self._flush_timer is None:
+                self._flush_timer = self.connection.call_later(SETTLED_WITHIN, self.flush_settled)
 
     def released(self, keys: Keys, body: bytes) -> None:
         """Called when a message lies in flight no longer, which may be after the channel has been closed."""
@@ -217,6 +238,9 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
 
     def flush_settled(self) -> None:
         """Acknowledges in one round trip what was settled since the last time."""
+        timer, self._flush_timer = self._flush_timer, None
+        if timer is not None:
+            timer.cancel()
         if not self._settled:
             return
         batch = [self._settled.popleft() for _ in range(len(self._settled))]
@@ -333,6 +357,9 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     can_parse_url = True
     #: Nothing is tried again below a batch, and no URL can say otherwise: Kombu need not look into it.
     supports_batch_publish = True
+    #: The event loop that reads for it, and the thread in which that runs.
+    _loop: Any = None
+    _loop_thread = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -342,6 +369,16 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
 
             self.Channel = ClusterChannel
             self.supports_batch_publish = False
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        super().register_with_event_loop(connection, loop)
+        self._loop, self._loop_thread = loop, get_ident()
+
+    def call_later(self, seconds: float, callback: Callable[[], Any]) -> Any:
+        """A timer in the event loop; None without one, and in other threads, which it does not expect."""
+        if self._loop is None or get_ident() != self._loop_thread:
+            return None
+        return self._loop.call_later(seconds, callback)
 
     def is_cluster(self) -> bool:
         """Whether the servers of the URL are a cluster."""
