@@ -163,18 +163,19 @@ class AppBorder(Border):
         return str(queue.routing_key if amqp.is_amqp() else queue.name)
 
     def route(self, exchange: str, routing_key: str) -> tuple[str, str]:
-        queues = self.app.amqp.queues
-        if self.app.amqp.is_amqp():
-            # Celery sends to a queue by its name, through the exchange that has none.
-            if exchange:
-                return exchange, routing_key
-            return queues[routing_key].exchange.name, queues[routing_key].routing_key
         if exchange:
-            # Nothing is bound on other brokers: a RoutingKey is the name of a queue.
-            for queue in list(queues.values()):
+            return exchange, routing_key
+        # Celery sends to a queue by its name, through the exchange that has none.
+        queue = self.app.amqp.queues[routing_key]
+        return queue.exchange.name, queue.routing_key
+
+    def queue_of(self, exchange: str, routing_key: str) -> str:
+        if exchange:
+            # Nothing is bound: a RoutingKey is the name of a queue.
+            for queue in list(self.app.amqp.queues.values()):
                 if (queue.exchange.name, queue.routing_key) == (exchange, routing_key):
-                    return exchange, queue.name
-        return exchange, routing_key
+                    return str(queue.name)
+        return routing_key or self.default_queue
 
     def publishing(self, signature: Signature) -> None:
         tracing.carry(self.app, signature)

@@ -10,6 +10,7 @@ from uuid import uuid4
 from celery.app.amqp import AMQP as CeleryAMQP
 from celery.app.amqp import Queues as CeleryQueues
 from celery.app.control import Control as CeleryControl
+from celery.backends.rpc import RPCBackend
 from kombu import Exchange, Queue
 from kombu.pidbox import Mailbox as KombuMailbox
 from kombu.pools import ProducerPool
@@ -189,7 +190,7 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
             options.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
         message = super().as_task_v2(*args, **options)
         message.headers.update(argsrepr=chosen.get("argsrepr", ""), kwargsrepr=chosen.get("kwargsrepr", ""))
-        if not str(self.app.conf.result_backend).startswith("rpc"):
+        if not isinstance(self.app.backend, RPCBackend):
             # Who asks is of use to results by message only.
             message.properties["reply_to"] = ""
         return message

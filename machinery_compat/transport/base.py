@@ -89,8 +89,12 @@ class Border:
         return None
 
     def route(self, exchange: str, routing_key: str) -> tuple[str, str]:
-        """The exchange and the routing key that Machinery uses for what Celery addressed so."""
+        """AMQP: the exchange and the routing key that Machinery uses for what Celery addressed so."""
         return exchange, routing_key
+
+    def queue_of(self, exchange: str, routing_key: str) -> str:
+        """The other brokers: the name of the queue that Celery addressed so."""
+        return routing_key or self.default_queue
 
     def publishing(self, signature: Signature) -> None:
         """Called with a complete Signature before it is encoded; the user's hooks may still change it."""

@@ -96,7 +96,7 @@ class Channel(PubSubDeadLetters, base.TaskChannel, virtual.Channel):  # type: ig
                 return None
             raise errors.BrokerError(TASKS_ONLY)
         if not message.routing_key:
-            message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
+            message.routing_key = self.border.queue_of(exchange, routing_key)
         self.border.publishing(message)
         body = self.encoded(message)
         if len(body) > LARGEST:

@@ -32,7 +32,7 @@ class Channel(base.TaskChannel, memory.Channel):  # type: ignore[misc]
             return super().basic_publish(message, exchange, routing_key, **kwargs)
         self.require_application()
         if not message.routing_key:
-            message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
+            message.routing_key = self.border.queue_of(exchange, routing_key)
         self.border.publishing(message)
         # Through the bytes, so that values arrive exactly as they would over a real broker.
         body = self.encoded(message)

@@ -85,7 +85,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
             return super().basic_publish(message, exchange, routing_key, **kwargs)
         batch = kwargs.get("_publish_batch")
         if not message.routing_key:
-            message.routing_key = self.border.route(exchange, routing_key)[1] or self.border.default_queue
+            message.routing_key = self.border.queue_of(exchange, routing_key)
         self.border.publishing(message)
         body = self.encoded(message)
         if batch is not None:

@@ -47,7 +47,7 @@ class Publishing(base.TaskChannel):
         if not isinstance(message, Signature):
             return super().basic_publish(message, exchange, routing_key, **kwargs)  # type: ignore[misc]
         default = self.border.default_queue
-        queue = self.border.route(exchange, routing_key)[1] or default
+        queue = self.border.queue_of(exchange, routing_key)
         if not message.routing_key and queue != default:
             message.routing_key = queue
         self.border.publishing(message)
