@@ -355,3 +355,38 @@ def test_what_runs_goes_on_when_the_connection_is_lost(place: Place, pool: str) 
     worker.stop()
     other.stop()
     assert place.keys() == []
+
+
+def test_a_busy_worker_claims_and_acknowledges_several_at_once(place: Place) -> None:
+    results = [place.send("number", n) for n in range(200)]
+    before = calls(place)
+
+    place.worker(concurrency=2)
+
+    ended(results)
+    wait_for(lambda: calls(place)["lrem"] - before["lrem"] == 200)
+    # One wait for several messages, and one batch of acknowledgements after them.
+    assert calls(place)["blmove"] - before["blmove"] < 150
+    assert sorted(place.values()) == list(range(200))
+
+
+def test_what_has_ended_is_acknowledged_while_others_run(place: Place) -> None:
+    gates = [str(place.directory / "first"), *[str(place.directory / "rest")] * 7]
+    tasks = [place.send("until", gate) for gate in gates]
+    place.worker(concurrency=2)
+    (key,) = wait_for(lambda: place.redis.keys(f"{{{place.queue}}}:inflight:*"))
+    wait_for(lambda: place.redis.llen(key) == 8)
+
+    Path(gates[0]).touch()
+
+    assert tasks[0].get(timeout=10) == gates[0]
+    # Of its eight places one is free, for which it claims nothing yet.
+    wait_for(lambda: place.redis.llen(key) == 7)
+    Path(gates[1]).touch()
+    assert [one.get(timeout=15) for one in tasks] == gates
+
+
+def calls(place: Place) -> Counter[str]:
+    """How often the server has run each command."""
+    stats = place.redis.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()})

@@ -388,3 +388,12 @@ def test_machinerys_result_of_a_malformed_document_never_hangs(server: Server, c
 
     with pytest.raises(MachineryError):
         result.get_with_timeout(5)
+
+
+def test_states_are_written_together_by_a_server_that_has_forgotten_its_scripts(server: Server, client: Redis) -> None:
+    tasks = [new_signature("number", n) for n in range(3)]
+    client.script_flush()
+
+    server.backend.store_received(tasks)
+
+    assert [state.state for state in server.backend.task_states([one.uuid for one in tasks])] == ["RECEIVED"] * 3
