@@ -21,6 +21,7 @@ from celery.worker import state as worker_state
 from kombu import Queue
 
 from machinery_compat import backends, canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
+from machinery_compat.arguments import Parameters
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher, GCPPubSubConfig, RedisConfig, SQSConfig
@@ -93,7 +94,7 @@ class AppBorder(Border):
 
     def __init__(self, app: CeleryApp) -> None:
         self.app = app
-        self._parameters: dict[str, tuple[Any, canvas.Parameters | None]] = {}
+        self._parameters: dict[str, tuple[Any, Parameters | None]] = {}
         self._sending = threading.local()
 
     @property
@@ -128,12 +129,12 @@ class AppBorder(Border):
     def gcp_pubsub(self) -> GCPPubSubConfig | None:  # type: ignore[override]
         return self.app.machinery.config.gcp_pubsub  # type: ignore[no-any-return]
 
-    def parameters(self, name: str) -> canvas.Parameters | None:
+    def parameters(self, name: str) -> Parameters | None:
         task = self.app._tasks.get(name)
         known = self._parameters.get(name)
         if known is not None and known[0] is task:
             return known[1]
-        found = canvas.Parameters(task.run) if task is not None else None
+        found = Parameters(task.run) if task is not None else None
         self._parameters[name] = (task, found)
         return found
 

@@ -12,7 +12,7 @@ from celery.canvas import Signature as CelerySignature
 from celery.canvas import chord as celery_chord
 from celery.canvas import group as celery_group
 
-from machinery_compat import canvas, errors, followers
+from machinery_compat import arguments, errors, followers
 from machinery_compat.transport.base import CONTENT_TYPE, signature_to_send
 from machinery_compat.wire import Signature, new_task_uuid
 
@@ -54,7 +54,7 @@ def _step(signature: Signature, immutable: bool = False) -> dict[str, Any]:
     for name, instead in UNKNOWN_TO_CELERY.items():
         if getattr(signature, name):
             raise errors.EncodeError(f"{signature.name}: Celery's signatures cannot say {name}; use {instead}")
-    args, kwargs = canvas.arguments(signature.args or (), None)
+    args, kwargs = arguments.args_and_kwargs(signature.args or (), None)
     options: dict[str, Any] = {"task_id": signature.uuid, "priority": signature.priority}
     options["queue"] = signature.routing_key
     options["eta"] = signature.eta

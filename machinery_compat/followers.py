@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 
 from kombu.utils.uuid import uuid as new_uuid
 
-from machinery_compat import canvas, celery_header, errors
+from machinery_compat import arguments, canvas, celery_header, errors
 from machinery_compat.celery_header import HEADER
 from machinery_compat.wire import Signature, outgoing
 
@@ -99,7 +99,7 @@ class Maker:
 
     def __init__(
         self,
-        parameters_of: Callable[[str], canvas.Parameters | None],
+        parameters_of: Callable[[str], arguments.Parameters | None],
         options_of: Callable[[str], Mapping[str, Any]],
         routing_key_of: Callable[[Step], str],
         root_id: str,
@@ -185,8 +185,8 @@ class Maker:
         chord = options.get("chord")
         if not chord or not _has_members(chord) or self.parameters_of(signature.name) is not None:
             return
-        report = Signature(uuid=new_uuid(), name=STEP_FAILED, args=[canvas.arg_of(options["task_id"])])
-        report.headers = {HEADER: canvas.json_text({"ignore_result": True}, "the report of a failure")}
+        report = Signature(uuid=new_uuid(), name=STEP_FAILED, args=[arguments.arg_of(options["task_id"])])
+        report.headers = {HEADER: arguments.json_text({"ignore_result": True}, "the report of a failure")}
         self._join_chord(report, chord)
         signature.on_error = [*(signature.on_error or ()), report]
 
@@ -226,7 +226,7 @@ class Maker:
         # What is passed on stands before its own.
         first = 0 if step.get("immutable") else 1
         args, kwargs = step.get("args") or (), step.get("kwargs") or {}
-        signature.args = canvas.args_of(args, kwargs, parameters, first=first, strict=self.strict)
+        signature.args = arguments.args_of(args, kwargs, parameters, first=first, strict=self.strict)
         signature.routing_key = self.routing_key_of({**step, "options": options})
         signature.priority = canvas.priority_of(options.get("priority"))
         canvas.set_eta(signature, options.get("eta"))
@@ -243,16 +243,16 @@ class Maker:
         plain = {key: value for key, value in user.items() if outgoing.is_header(key, value) and key != HEADER}
         if len(plain) < len(user):
             about["headers"] = {key: value for key, value in user.items() if key not in plain}
-        signature.headers = {**plain, HEADER: canvas.json_text(about, f"task {name}")}
+        signature.headers = {**plain, HEADER: arguments.json_text(about, f"task {name}")}
         return signature
 
     def _go_on(self, step: Step, rest: Sequence[Step], parent_id: str | None, about: dict[str, Any]) -> Signature:
         signature = Signature(uuid=new_uuid(), name=GO_ON)
-        signature.args = [canvas.arg_of(dict(step)), canvas.arg_of([dict(one) for one in rest])]
+        signature.args = [arguments.arg_of(dict(step)), arguments.arg_of([dict(one) for one in rest])]
         about = {"own": 2, **about, "root_id": self.root_id, "ignore_result": True}
         if parent_id:
             about["parent_id"] = parent_id
-        signature.headers = {HEADER: canvas.json_text(about, f"the step {step.get('task')}")}
+        signature.headers = {HEADER: arguments.json_text(about, f"the step {step.get('task')}")}
         return signature
 
 
@@ -320,7 +320,7 @@ def mark_exact(callback: Signature) -> None:
     if is_celerys(callback):
         about = about_of(callback)
         if about.get("pack"):
-            text = canvas.json_text({**about, "exact": True}, f"task {callback.name}")
+            text = arguments.json_text({**about, "exact": True}, f"task {callback.name}")
             callback.headers = {**(callback.headers or {}), HEADER: text}
 
 
@@ -335,7 +335,7 @@ def continuation(follower: Signature) -> tuple[dict[str, Any], list[dict[str, An
     about = about_of(follower)
     given = follower.args or []
     own = about.get("own") or 0
-    args, _ = canvas.arguments(given[len(given) - own :] if about.get("errback") else given[:own], None)
+    args, _ = arguments.args_and_kwargs(given[len(given) - own :] if about.get("errback") else given[:own], None)
     if len(args) != 2 or not isinstance(args[0], dict) or not isinstance(args[1], list):
         raise errors.DecodeError(f"a task {GO_ON} carries a step and a list of steps")
     return args[0], args[1]
@@ -355,7 +355,7 @@ def as_canvas(follower: Signature) -> dict[str, Any]:
         if carried[1]:
             step["options"]["chain"] = carried[1]
         return step
-    args, kwargs = canvas.arguments(follower.args or (), about.get("own"))
+    args, kwargs = arguments.args_and_kwargs(follower.args or (), about.get("own"))
     options: dict[str, Any] = {"task_id": follower.uuid, "headers": user, **_members(about)}
     if follower.priority:
         options["priority"] = follower.priority

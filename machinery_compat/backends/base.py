@@ -14,7 +14,7 @@ from celery import states as celery_states
 from kombu.exceptions import EncodeError as KombuEncodeError
 from kombu.utils import json as kombu_json
 
-from machinery_compat import canvas, errors
+from machinery_compat import arguments, canvas, errors
 from machinery_compat.backends import fence
 from machinery_compat.backends.groups import GroupBackend
 from machinery_compat.backends.store import STATES
@@ -166,7 +166,7 @@ class Backend(GroupBackend):
         single = signature is not None and is_celerys(signature.chord_callback)
         return [
             TaskResult.from_raw(arg.type, arg.raw, celery=arg.name or None)
-            for arg in canvas.results_of(result, parameters.returns if parameters else None, single)
+            for arg in arguments.results_of(result, parameters.returns if parameters else None, single)
         ]
 
     def encode_result(self, result: Any, state: str) -> Any:

@@ -14,7 +14,7 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import result_from_tuple
 from kombu.utils import json as kombu_json
 
-from machinery_compat import canvas, celery_header, errors
+from machinery_compat import arguments, celery_header, errors
 from machinery_compat.backends.outage import Patience
 from machinery_compat.backends.store import Store
 from machinery_compat.wire import FAILURE, PENDING, RETRY, SUCCESS, TaskResult, TaskState
@@ -39,7 +39,7 @@ def task_values(results: Sequence[TaskResult | None] | None) -> list[Any]:
 def _value(result: TaskResult | None) -> Any:
     if result is None:
         raise errors.ArgumentError("a result is null")
-    if result.celery != canvas.JSON_MARK:
+    if result.celery != arguments.JSON_MARK:
         return result.value
     try:
         return kombu_json.loads(result.value)

@@ -18,6 +18,7 @@ from kombu.serialization import register
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors, followers
+from machinery_compat.arguments import Parameters
 from machinery_compat.config import GCPPubSubConfig, RedisConfig, SQSConfig
 from machinery_compat.transport.redelivery import REDELIVERY_LIMIT, deliveries, given_up_reason, redelivered
 from machinery_compat.wire import Signature, now_text
@@ -84,7 +85,7 @@ class Border:
     #: Asked before messages are claimed; while it answers False none are.
     pre_consume: Callable[[], bool] | None = None
 
-    def parameters(self, name: str) -> canvas.Parameters | None:
+    def parameters(self, name: str) -> Parameters | None:
         """The parameters of a task's function, where this process has it."""
         return None
 

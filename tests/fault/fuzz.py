@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from machinery_compat import Celery, Config, canvas, cron, errors, urls
+from machinery_compat import Celery, Config, arguments, canvas, cron, errors, urls
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.reading import task_values
 from machinery_compat.config import ConfigWarning
@@ -85,10 +85,10 @@ def argument(data: bytes) -> None:
     """One Value, as each Type."""
     refused = None
     for go_type in SORTED_TYPES:
-        for name in ("", canvas.JSON_MARK, "celery:kw=x", "celery:json,kw=x"):
+        for name in ("", arguments.JSON_MARK, "celery:kw=x", "celery:json,kw=x"):
             try:
                 if name:
-                    canvas.value_of(Arg.from_raw(go_type, data, name))
+                    arguments.value_of(Arg.from_raw(go_type, data, name))
                 else:
                     decode_value(go_type, data)
             except errors.MachineryError as exc:
@@ -194,7 +194,7 @@ FULL = json.dumps(
         "ETA": "2030-01-01T00:00:00.123456789Z",
         "Args": [
             {"Name": "", "Type": "int64", "Value": 5},
-            {"Name": canvas.JSON_MARK, "Type": "string", "Value": '{"a": [1, null]}'},
+            {"Name": arguments.JSON_MARK, "Type": "string", "Value": '{"a": [1, null]}'},
             {"Name": "celery:kw=x", "Type": "[]string", "Value": ["a"]},
         ],
         "Headers": {"celery": HEADER, "traceparent": "00-1", "deep": [[{}]]},
@@ -207,7 +207,7 @@ STATE = json.dumps(
         "TaskUUID": "task_1",
         "TaskName": "add",
         "State": "FAILURE",
-        "Results": [{"Type": "string", "Value": "[1]", "Celery": canvas.JSON_MARK}],
+        "Results": [{"Type": "string", "Value": "[1]", "Celery": arguments.JSON_MARK}],
         "Error": "boom",
         "CreatedAt": "2024-01-02T03:04:05.678901234Z",
         "Celery": json.dumps(

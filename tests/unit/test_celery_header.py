@@ -10,7 +10,7 @@ from celery.app.task import Context
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machinery_compat import Arg, Signature, canvas
+from machinery_compat import Arg, Signature, arguments, canvas
 from machinery_compat.errors import ArgumentError, DecodeError, EncodeError
 from tests.support import strategies
 
@@ -78,9 +78,9 @@ def test_what_it_says_of_other_things_is_ignored() -> None:
 def test_an_argument_that_is_marked_as_json_and_is_none_is_refused() -> None:
     for value in ("{", "[" * 100_000, '{"__type__": "decimal", "__value__": "x"}'):
         with pytest.raises(DecodeError, match="marked as JSON"):
-            canvas.value_of(Arg("string", value, name="celery:json"))
+            arguments.value_of(Arg("string", value, name="celery:json"))
     with pytest.raises(ArgumentError):
-        canvas.value_of(Arg.from_raw("string", b"5", name="celery:json"))
+        arguments.value_of(Arg.from_raw("string", b"5", name="celery:json"))
 
 
 def test_a_retry_keeps_the_headers_that_it_passes_on() -> None:
@@ -103,4 +103,4 @@ def test_a_task_without_headers_of_the_users_has_none() -> None:
 
 def test_the_error_says_that_it_is_the_result() -> None:
     with pytest.raises(EncodeError, match="a result: a object has no Machinery type"):
-        canvas.results_of(object())
+        arguments.results_of(object())

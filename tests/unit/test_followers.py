@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machinery_compat import Float32, canvas, errors, followers
+from machinery_compat import Float32, arguments, canvas, errors, followers
 from machinery_compat.followers import GO_ON, MEMBERS, STEP_FAILED, Maker
 from machinery_compat.wire import Arg, Signature, outgoing
 from machinery_compat.workflow import append_results
@@ -139,7 +139,7 @@ def test_a_follower_s_arguments_have_the_types_of_its_parameters() -> None:
 
     step = _step("scale", [2], {"offset": 3}, False, {})
     first = Signature(uuid="first", name="first")
-    maker(scale=canvas.Parameters(scale)).attach(first, {"callbacks": [step]})
+    maker(scale=arguments.Parameters(scale)).attach(first, {"callbacks": [step]})
 
     follower = first.on_success[0]  # type: ignore[index]
     assert [(arg.type, arg.raw) for arg in follower.args] == [("float32", b"2"), ("float32", b"3")]  # type: ignore[union-attr]
@@ -148,7 +148,7 @@ def test_a_follower_s_arguments_have_the_types_of_its_parameters() -> None:
 def followers_result(value: Any) -> Any:
     from machinery_compat.wire import TaskResult
 
-    arg = canvas.arg_of(value)
+    arg = arguments.arg_of(value)
     return TaskResult.from_raw(arg.type, arg.raw, celery=arg.name or None)
 
 
@@ -187,7 +187,7 @@ def test_only_what_may_be_gos_reports_its_failure() -> None:
     body = _step("sum", [], {}, False, {})
     body["options"][MEMBERS] = ["group", 2, False]
     last["options"].update(chord=body, group_id="group")
-    parameters = canvas.Parameters(lambda x: x)
+    parameters = arguments.Parameters(lambda x: x)
     for known, reports in (({}, [STEP_FAILED]), ({"first": parameters}, [])):
         first = Signature(uuid="first", name="first")
         maker(**known).attach(first, {"chain": [last]})
