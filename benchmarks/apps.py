@@ -17,14 +17,14 @@ def add(a: int, b: int) -> int:
 
 
 @functools.cache
-def ours(url: str) -> Any:
-    app = machinery_compat.Celery("bench", broker=url, backend=url, set_as_current=False)
+def ours(broker: str, results: str) -> Any:
+    app = machinery_compat.Celery("bench", broker=broker, backend=results, set_as_current=False)
     app.conf.task_default_queue = QUEUE
     return app.task(name="add")(add)
 
 
 @functools.cache
-def plain(url: str) -> Any:
-    app = celery.Celery("bench", broker=url, backend=url, set_as_current=False)
+def plain(broker: str, results: str) -> Any:
+    app = celery.Celery("bench", broker=broker, backend=results, set_as_current=False)
     app.conf.task_default_queue = QUEUE
     return app.task(name="add")(add)

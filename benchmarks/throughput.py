@@ -1,10 +1,13 @@
 """Send and consume rates of a task that does nothing: this project, plain Celery and Go's Machinery.
 
-All three use the same Redis, results stored, each at its own defaults; the Python workers have
-the same pool and concurrency. The systems take turns, round by round, and each figure is the
-median of its rounds, so that a machine whose speed drifts treats them alike.
+All three use the same broker, and the same Redis for their results, each at its own defaults; the
+Python workers have the same pool and concurrency. The systems take turns, round by round, and each
+figure is the median of its rounds, so that a machine whose speed drifts treats them alike.
 
-    python benchmarks/throughput.py [--tasks 3000] [--rounds 3] [--pool prefork] [--concurrency 2]
+    python benchmarks/throughput.py [--broker amqp] [--tasks 3000] [--rounds 3] [--pool prefork] [--concurrency 2]
+
+What is sent waits in the queue until it is all there. The rate of consuming is that of the last
+nine tenths, when the worker is warm.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +28,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import apps  # noqa: E402
 from tests.support.golang import GoClient, GoWorker, arg, signature  # noqa: E402
 from tests.support.processes import Process, Unavailable  # noqa: E402
-from tests.support.services import RedisServer  # noqa: E402
+from tests.support.services import RabbitServer, RedisServer  # noqa: E402
 from tests.support.waiting import wait_for  # noqa: E402
 
-QUEUE = "bench"
-STASH = "bench-stash"
+QUEUE = apps.QUEUE
 LOOK_SECONDS = 0.05
 
 
@@ -40,8 +43,9 @@ class System:
     done = b""
     key_prefix = ""
 
-    def __init__(self, redis: RedisServer, directory: Path, pool: str, concurrency: int) -> None:
-        self.redis, self.directory, self.pool, self.concurrency = redis, directory, pool, concurrency
+    def __init__(self, broker: str, redis: RedisServer, directory: Path, pool: str, concurrency: int) -> None:
+        self.broker, self.results, self.directory = broker, redis.url(0), directory
+        self.pool, self.concurrency = pool, concurrency
         self.client = redis.client(0)
 
     def send(self, count: int) -> list[str]:
@@ -56,30 +60,27 @@ class System:
         """The rates of sending and of consuming, in tasks a second."""
         self.client.flushdb()
         self.send(50)
-        self.client.delete(QUEUE)
         began = time.perf_counter()
         uuids = self.send(count)
         sending = count / (time.perf_counter() - began)
-        self.client.rename(QUEUE, STASH)
         stop = self.start_worker()
         try:
-            warm = self.send(50)
-            self.wait_for(warm)
-            began = time.perf_counter()
-            self.client.rename(STASH, QUEUE)
-            self.wait_for(uuids)
-            return sending, count / (time.perf_counter() - began)
+            first, began = self.wait_for(uuids, count // 10)
+            last, end = self.wait_for(uuids, count)
+            return sending, (last - first) / (end - began)
         finally:
             stop()
 
-    def wait_for(self, uuids: list[str]) -> None:
+    def wait_for(self, uuids: list[str], ended: int) -> tuple[int, float]:
+        """Waits until so many tasks have ended; returns how many those are, and when that was."""
         keys = [f"{self.key_prefix}{uuid}" for uuid in uuids]
-        wait_for(
-            lambda: all(value is not None and self.done in value for value in self.client.mget(keys)),
-            timeout=300,
-            interval=LOOK_SECONDS,
-            message=f"{self.name}: not all tasks ended",
-        )
+
+        def look() -> tuple[int, float] | None:
+            now = time.perf_counter()
+            found = sum(value is not None and self.done in value for value in self.client.mget(keys))
+            return (found, now) if found >= ended else None
+
+        return wait_for(look, timeout=300, interval=LOOK_SECONDS, message=f"{self.name}: not all tasks ended")
 
     def python_worker(self, app: str) -> Callable[[], object]:
         command = [
@@ -98,7 +99,7 @@ class System:
             "--without-gossip",
             "--without-mingle",
         ]
-        environment = {"PYTHONPATH": str(ROOT), "BENCH_REDIS": self.redis.url(0)}
+        environment = {"PYTHONPATH": str(ROOT), "BENCH_BROKER": self.broker, "BENCH_RESULTS": self.results}
         process = Process(command, self.directory / f"{self.name}.log", environment)
         return process.stop
 
@@ -108,7 +109,7 @@ class Ours(System):
     done = b'"State":"SUCCESS"'
 
     def send(self, count: int) -> list[str]:
-        task = apps.ours(self.redis.url(0))
+        task = apps.ours(self.broker, self.results)
         return [task.delay(1, 2).id for _ in range(count)]
 
     def start_worker(self) -> Callable[[], object]:
@@ -121,7 +122,7 @@ class PlainCelery(System):
     key_prefix = "celery-task-meta-"
 
     def send(self, count: int) -> list[str]:
-        task = apps.plain(self.redis.url(0))
+        task = apps.plain(self.broker, self.results)
         return [task.delay(1, 2).id for _ in range(count)]
 
     def start_worker(self) -> Callable[[], object]:
@@ -135,10 +136,11 @@ class Go(System):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.options = {
-            "flavor": "v2-redigo",
-            "broker": self.redis.url(0),
-            "backend": self.redis.url(0),
+            "flavor": "v2-amqp" if self.broker.startswith("amqp") else "v2-redigo",
+            "broker": self.broker,
+            "backend": self.results,
             "queue": QUEUE,
+            "binding_key": QUEUE,
             "concurrency": self.concurrency,
         }
         self.sender = GoClient(self.directory, **self.options)
@@ -153,17 +155,20 @@ class Go(System):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--broker", choices=["redis", "amqp"], default="redis")
     parser.add_argument("--tasks", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pool", default="prefork")
     parser.add_argument("--concurrency", type=int, default=2)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, RedisServer() as redis:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         directory = Path(folder)
+        redis = stack.enter_context(RedisServer())
         systems: list[System] = []
+        broker = stack.enter_context(RabbitServer()).url() if options.broker == "amqp" else redis.url(0)
         for kind in (Ours, PlainCelery, Go):
             try:
-                systems.append(kind(redis, directory, options.pool, options.concurrency))
+                systems.append(kind(broker, redis, directory, options.pool, options.concurrency))
             except Unavailable as error:
                 print(f"without {kind.name}: {error}")
         figures: dict[str, list[tuple[float, float]]] = {system.name: [] for system in systems}

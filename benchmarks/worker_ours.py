@@ -4,4 +4,4 @@ import os
 
 from benchmarks import apps
 
-app = apps.ours(os.environ["BENCH_REDIS"]).app
+app = apps.ours(os.environ["BENCH_BROKER"], os.environ["BENCH_RESULTS"]).app
