@@ -255,6 +255,9 @@ class AppBorder(Border):
             return "", 0
         return (state.state, fence.written_by(state)) if state is not None else ("", 0)
 
+    def held(self) -> int:
+        return len(worker_state.reserved_requests)
+
     def running(self, uuid: str) -> TaskPayload | None:
         request = worker_state.requests.get(uuid)
         if request is None or request.app is not self.app or request not in worker_state.active_requests:

@@ -17,6 +17,7 @@ from kombu.transport import pyamqp
 
 from machinery_compat import errors
 from machinery_compat.transport import base, tls
+from machinery_compat.transport.amqp_gathering import GatheringChannel
 from machinery_compat.transport.amqp_message import (
     Message,
     amqp_message,
@@ -27,6 +28,7 @@ from machinery_compat.transport.amqp_message import (
 )
 from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingConnection
 from machinery_compat.transport.dead_amqp import AMQPDeadLetters
+from machinery_compat.transport.event_loop import EventLoopTransport
 from machinery_compat.transport.reconnect import Unavailable
 from machinery_compat.transport.redelivery import has_followers
 from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
@@ -44,14 +46,13 @@ FAILED: tuple[type[Exception], ...] = (*ERRORS, Unavailable)
 T = TypeVar("T")
 
 
-class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
+class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
     """An AMQP channel whose task messages are Signatures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.border = base.border_of(self.connection.client.transport_options)
         self.kombu_queues: set[str] = set()
-        self._queue_of: dict[str, str] = {}
         self._exchanges: dict[str, dict[str, Any]] = {}
         self._queues: dict[str, dict[str, Any]] = {}
         self._bindings: dict[str, list[dict[str, Any]]] = {}
@@ -140,7 +141,6 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
         if queue in self.kombu_queues:
             return super().basic_consume(queue, consumer_tag, *args, **kwargs)
         self.require_application()
-        self._queue_of[consumer_tag] = queue
         callback = kwargs.get("callback")
         watched = {
             **kwargs,
@@ -169,7 +169,7 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
         again = bool(raw.delivery_info["redelivered"])
         known = again or base.deliveries(body_of(raw)) > 0
         if not known or is_celery_message(raw) or not self._is_settled(Message(raw, self, queue), again):
-            callback(raw)
+            self.gather(queue, callback, raw)
 
     def _is_settled(self, message: Message, again: bool) -> bool:
         """Whether a message that was delivered before is dealt with, so that its task need not run now.
@@ -200,21 +200,6 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
             return False
         message.lost("its worker or the connection of its worker was lost")
         return True
-
-    def message_to_python(self, raw_message: amqp.Message) -> Any:
-        queue = self._queue_of.get(raw_message.delivery_info.get("consumer_tag", ""))
-        if queue is None or is_celery_message(raw_message):
-            return super().message_to_python(raw_message)
-        message = Message(raw_message, self, queue)
-        if message.signature is not None:
-            self._tell_received(message.signature, message.raw_body)
-        return message
-
-    def _tell_received(self, signature: Signature, body: bytes) -> None:
-        try:
-            self.border.received([signature], [base.deliveries(body)])
-        except Exception:  # noqa: BLE001 - Kombu would take it for a message that cannot be decoded
-            base.logger.exception("RECEIVED is not stored for task %s", signature.uuid)
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         consumed = bool(self.callbacks)
@@ -317,7 +302,7 @@ class Connection(ConfirmingConnection):
     Channel = Channel
 
 
-class Transport(pyamqp.Transport):  # type: ignore[misc]
+class Transport(EventLoopTransport, pyamqp.Transport):  # type: ignore[misc]
     """Kombu transport for Machinery's AMQP URLs."""
 
     Connection = Connection

@@ -145,6 +145,10 @@ class Border:
         """A task's state likewise, and which run of it that comes from, 0 for the first."""
         return "", 0
 
+    def held(self) -> int:
+        """How many tasks this worker has taken that have not ended."""
+        return 0
+
     def running(self, uuid: str) -> TaskPayload | None:
         """The message of a task that this worker is running just now."""
         return None

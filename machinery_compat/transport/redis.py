@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from threading import get_ident
 from time import time_ns
 from typing import Any
 
@@ -33,6 +32,7 @@ from machinery_compat.transport import base
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from machinery_compat.transport.claims import Claim, Claimed, ClaimingPoller, ClaimQoS, TaskMessage
 from machinery_compat.transport.dead_redis import RedisDeadLetters
+from machinery_compat.transport.event_loop import EventLoopTransport
 from machinery_compat.transport.lease_keeper import RENEWALS, LeaseKeeper
 from machinery_compat.transport.redis_connections import ConnectingChannel
 from machinery_compat.wire import Signature
@@ -347,7 +347,7 @@ def command_of(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return args if name == "execute_command" else (name, *args)
 
 
-class Transport(kombu_redis.Transport):  # type: ignore[misc]
+class Transport(EventLoopTransport, kombu_redis.Transport):  # type: ignore[misc]
     """Kombu transport for Machinery's Redis URLs."""
 
     Channel = Channel
@@ -357,9 +357,6 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     can_parse_url = True
     #: Nothing is tried again below a batch, and no URL can say otherwise: Kombu need not look into it.
     supports_batch_publish = True
-    #: The event loop that reads for it, and the thread in which that runs.
-    _loop: Any = None
-    _loop_thread = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -369,16 +366,6 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
 
             self.Channel = ClusterChannel
             self.supports_batch_publish = False
-
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        super().register_with_event_loop(connection, loop)
-        self._loop, self._loop_thread = loop, get_ident()
-
-    def call_later(self, seconds: float, callback: Callable[[], Any]) -> Any:
-        """A timer in the event loop; None without one, and in other threads, which it does not expect."""
-        if self._loop is None or get_ident() != self._loop_thread:
-            return None
-        return self._loop.call_later(seconds, callback)
 
     def is_cluster(self) -> bool:
         """Whether the servers of the URL are a cluster."""
