@@ -30,8 +30,8 @@ from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingCon
 from machinery_compat.transport.dead_amqp import AMQPDeadLetters
 from machinery_compat.transport.event_loop import EventLoopTransport
 from machinery_compat.transport.reconnect import Unavailable
-from machinery_compat.transport.redelivery import has_followers
-from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
+from machinery_compat.transport.redelivery import Fate, fate_of
+from machinery_compat.wire import Signature
 
 __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
 
@@ -191,12 +191,11 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
             else:
                 running.adopt(message)
             return True
-        state = self.border.state_of(signature)
-        if state == SUCCESS and not has_followers(signature):
-            # Its end was stored, and only the acknowledgement was lost.
+        fate = fate_of(signature, message.raw_body, *self.border.progress_of(signature))
+        if fate is Fate.ENDED:
             message.ack()
             return True
-        if not again or state not in (STARTED, SUCCESS, FAILURE):
+        if fate is Fate.WAITING or not again:
             return False
         message.lost("its worker or the connection of its worker was lost")
         return True

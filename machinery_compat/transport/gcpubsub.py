@@ -32,8 +32,8 @@ from machinery_compat.transport.gcpubsub_delays import Delays, delayed_name
 from machinery_compat.transport.gcpubsub_inbox import Arrived, Inbox, Puller
 from machinery_compat.transport.gcpubsub_keeper import Keeper
 from machinery_compat.transport.gcpubsub_message import HoldingQoS, TaskMessage
-from machinery_compat.transport.redelivery import has_followers
-from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
+from machinery_compat.transport.redelivery import Fate, fate_of
+from machinery_compat.wire import Signature
 
 __all__ = ["Channel", "TaskMessage", "Transport"]
 
@@ -210,16 +210,12 @@ class Channel(PubSubDeadLetters, base.TaskChannel, virtual.Channel):  # type: ig
             else:
                 running.adopt(arrived)
             return True
-        state, run = self.border.progress_of(signature)
-        if state == SUCCESS and not has_followers(signature):
-            # Its end was stored, and only the acknowledgement was lost.
+        fate = fate_of(signature, arrived.body, *self.border.progress_of(signature))
+        if fate is Fate.ENDED:
             self.keeper.settle(arrived.held)
-            return True
-        if state not in (STARTED, SUCCESS, FAILURE) or run < base.deliveries(arrived.body):
-            # What is counted already has not begun again.
-            return False
-        TaskMessage(arrived, channel=self).lost("its worker was lost")
-        return True
+        elif fate is Fate.LOST:
+            TaskMessage(arrived, channel=self).lost("its worker was lost")
+        return fate is not Fate.WAITING
 
     def give_back_undelivered(self) -> None:
         undelivered, self._undelivered = self._undelivered, deque()

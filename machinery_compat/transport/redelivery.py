@@ -7,10 +7,12 @@ hands, and a message that is sent anew, such as a retry, begins without it.
 
 from __future__ import annotations
 
-from machinery_compat import celery_header
-from machinery_compat.wire import Signature
+from enum import Enum, auto
 
-__all__ = ["REDELIVERY_LIMIT", "deliveries", "given_up_reason", "has_followers", "redelivered"]
+from machinery_compat import celery_header
+from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
+
+__all__ = ["REDELIVERY_LIMIT", "Fate", "deliveries", "fate_of", "given_up_reason", "redelivered"]
 
 #: How often a message is put back at most; the setting ``machinery_redelivery_limit``.
 REDELIVERY_LIMIT = 5
@@ -38,6 +40,36 @@ def given_up_reason(count: int, last: str) -> str:
     return f"given up after {count + 1} runs, each of which ended with its worker process; the last: {last}"
 
 
-def has_followers(signature: Signature) -> bool:
+class Fate(Enum):
+    """What has become of a message's task, when the message comes again."""
+
+    #: Its end is stored and nothing follows: only the acknowledgement was lost.
+    ENDED = auto()
+    #: What ran it was lost, or could not do all that follows its end.
+    LOST = auto()
+    #: Whoever had the message has not begun to run it, as far as can be known.
+    WAITING = auto()
+
+
+def fate_of(signature: Signature, body: bytes, state: str, run: int) -> Fate:
+    """What has become of a message's task, where the broker does not know.
+
+    A message also comes again because somebody who did not know its task has handed it back. So it
+    is lost only if the store knows of the very run that this delivery would be.
+
+    Args:
+        signature: the task.
+        body: the message, with what marks its redeliveries.
+        state: the task's state in the result store; empty where nobody keeps it.
+        run: which run of the task has written that, 0 for the first.
+    """
+    if state == SUCCESS and not _has_followers(signature):
+        return Fate.ENDED
+    if state in (STARTED, SUCCESS, FAILURE) and run >= deliveries(body):
+        return Fate.LOST
+    return Fate.WAITING
+
+
+def _has_followers(signature: Signature) -> bool:
     """Whether something follows a task's success, which whoever ran it may not have sent."""
     return bool(signature.on_success or signature.chord_callback or celery_header.HEADER in (signature.headers or ()))

@@ -16,7 +16,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 from machinery_compat import errors
 from machinery_compat.transport import base, sqs_client
 from machinery_compat.transport.dead_sqs import SQSDeadLetters
-from machinery_compat.transport.redelivery import has_followers
+from machinery_compat.transport.redelivery import Fate, fate_of
 from machinery_compat.transport.sqs_bell import Bell
 from machinery_compat.transport.sqs_client import asking
 from machinery_compat.transport.sqs_custody import Custody
@@ -25,7 +25,7 @@ from machinery_compat.transport.sqs_message import Delivery, Message, QoS
 from machinery_compat.transport.sqs_publishing import Publishing
 from machinery_compat.transport.sqs_queues import Queues
 from machinery_compat.transport.sqs_receiver import Received, Receiver, receive
-from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
+from machinery_compat.wire import FAILURE, Signature
 
 __all__ = ["Channel"]
 
@@ -233,18 +233,16 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
             # It was visible for a while although its task goes on.
             running.adopt(received)
             return True
-        state = self.border.state_of(signature)
-        message = Message(delivery, self)
-        if state == SUCCESS and not has_followers(signature):
-            # Its end was stored, and only the deletion was lost.
-            message._settle()
-            return True
+        state, run = self.border.progress_of(signature)
         if state == FAILURE and signature.stop_task_deletion_on_error:
             return False
-        if state not in (STARTED, SUCCESS, FAILURE):
-            return False
-        message.lost("its worker was lost, or had it for longer than the queue's visibility timeout")
-        return True
+        fate = fate_of(signature, received.body, state, run)
+        if fate is Fate.ENDED:
+            Message(delivery, self)._settle()
+        elif fate is Fate.LOST:
+            reason = "its worker was lost, or had it for longer than the queue's visibility timeout"
+            Message(delivery, self).lost(reason)
+        return fate is not Fate.WAITING
 
     def give_back_undelivered(self) -> None:
         while self._undelivered:

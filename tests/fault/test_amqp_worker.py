@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from machinery_compat import Config, Server, new_signature
+from machinery_compat import Config, Server, TaskState, new_signature
 from machinery_compat.config import AMQPConfig
+from machinery_compat.transport.amqp_message import amqp_message
+from machinery_compat.transport.base import redelivered
 from tests.conftest import Names
 from tests.support.processes import free_port
 from tests.support.proxy import Proxy
@@ -227,6 +229,27 @@ def test_what_was_only_fetched_is_not_counted(
     assert [bool(one and one.celery) for one in states].count(True) == 1, "one had begun"
     assert sorted({one.uuid for one in second.executions()}) == sorted(uuids)
     expect_healthy(second)
+
+
+def test_what_others_hand_back_is_not_counted_again(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
+) -> None:
+    """A task whose first run was lost is handed back by a worker that does not know it, as Go does."""
+    signature = new_signature("py_sleep", 1, routing_key=names.queue)
+    server.backend.put_state(TaskState(task_uuid=signature.uuid, task_name=signature.name, state="STARTED"))
+    with server.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.queue_declare(names.queue, durable=True, auto_delete=False)
+        body = redelivered(signature.encode())
+        channel.publish_confirmed(amqp_message(signature, body), exchange="", routing_key=names.queue)
+        fetched = wait_for(lambda: channel.basic_get(names.queue))
+        channel.basic_reject(fetched.delivery_tag, requeue=True)
+
+    worker = staff(app=APP, LIMIT="1")
+
+    wait_for(lambda: ended(server, [signature.uuid]), 20)
+    assert [one.uuid for one in worker.executions()] == [signature.uuid]
+    assert f"{names.queue}:dead" not in rabbit_server.list_queues()
 
 
 def test_the_next_broker_is_used_when_the_first_is_down_or_dies(

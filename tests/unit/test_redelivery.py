@@ -9,6 +9,7 @@ import pytest
 from machinery_compat import Celery, Signature, new_signature
 from machinery_compat.errors import ConfigError
 from machinery_compat.transport.base import Border, TaskPayload, deliveries, redelivered
+from machinery_compat.transport.redelivery import Fate, fate_of
 
 BODY = new_signature("a", "b ").encode()
 
@@ -89,3 +90,33 @@ def test_the_limit_is_a_setting_and_a_transport_option() -> None:
         app.conf.broker_transport_options = {"redelivery_limit": wrong}
         with pytest.raises(ConfigError, match="a number from 0 on"):
             assert border.redelivery_limit
+
+
+@pytest.mark.parametrize(
+    ("state", "run", "count", "fate"),
+    [
+        ("", 0, 0, Fate.WAITING),
+        ("PENDING", 0, 0, Fate.WAITING),
+        ("RECEIVED", 0, 0, Fate.WAITING),
+        ("RETRY", 0, 0, Fate.WAITING),
+        ("STARTED", 0, 0, Fate.LOST),
+        ("FAILURE", 0, 0, Fate.LOST),
+        ("SUCCESS", 0, 0, Fate.ENDED),
+        # The run before this one, which is counted already; whoever had the message since has not begun.
+        ("STARTED", 0, 1, Fate.WAITING),
+        ("FAILURE", 1, 2, Fate.WAITING),
+        ("STARTED", 2, 2, Fate.LOST),
+        # The later run of somebody else: this one's time is over, too.
+        ("STARTED", 3, 2, Fate.LOST),
+        ("SUCCESS", 0, 1, Fate.ENDED),
+    ],
+)
+def test_the_fate_of_a_message_that_comes_again(state: str, run: int, count: int, fate: Fate) -> None:
+    assert fate_of(new_signature("a"), redelivered(BODY, count), state, run) is fate
+
+
+@pytest.mark.parametrize(("run", "fate"), [(0, Fate.WAITING), (1, Fate.LOST)])
+def test_a_success_that_something_follows_has_not_ended(run: int, fate: Fate) -> None:
+    signature = new_signature("a", on_success=[new_signature("b")])
+
+    assert fate_of(signature, redelivered(BODY), "SUCCESS", run) is fate
