@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 import amqp
@@ -38,6 +38,9 @@ __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
 #: How much longer than twice its delay a delay queue is kept, in ms. Go keeps none longer, and when
 #: the broker is slow the queue is gone before the message, or with it.
 DELAY_SLACK = 5_000
+
+#: Seconds until a message is looked at again, when the result store did not answer.
+UNREADABLE_PAUSE = 1.0
 
 #: What can go wrong with a connection or a channel.
 ERRORS: tuple[type[Exception], ...] = (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors)
@@ -166,21 +169,23 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
         self.basic_consume(queue, consumer_tag, *args, **{**options, "nowait": True})
 
     def _delivered(self, queue: str, callback: Callable[[amqp.Message], Any], raw: amqp.Message) -> None:
-        again = bool(raw.delivery_info["redelivered"])
-        known = again or base.deliveries(body_of(raw)) > 0
-        if not known or is_celery_message(raw) or not self._is_settled(Message(raw, self, queue), again):
+        known = raw.delivery_info["redelivered"] or base.deliveries(body_of(raw)) > 0
+        if not known or is_celery_message(raw) or not self._is_settled(raw, queue):
             self.gather(queue, callback, raw)
 
-    def _is_settled(self, message: Message, again: bool) -> bool:
+    def _is_settled(self, raw: amqp.Message, queue: str) -> bool:
         """Whether a message that was delivered before is dealt with, so that its task need not run now.
 
-        RabbitMQ tells that it was, and not how often, nor whether the task had begun.
+        RabbitMQ tells that it was, and not how often, nor whether the task had begun: that its state
+        says. One that is to be run again gets what counts its redeliveries here, and is run in the
+        place that it has in its queue.
 
         Args:
-            message: a message that RabbitMQ delivers again, or a counted copy of one.
-            again: whether RabbitMQ delivers it again.
+            raw: a message that RabbitMQ delivers again, or a counted copy of one.
+            queue: its queue.
         """
-        signature = message.signature
+        message = Message(raw, self, queue)
+        signature, again = message.signature, bool(raw.delivery_info["redelivered"])
         if signature is None:
             return False
         running = self.border.running(signature.uuid)
@@ -191,14 +196,31 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
             else:
                 running.adopt(message)
             return True
-        fate = fate_of(signature, message.raw_body, *self.border.progress_of(signature))
+        progress = self.border.progress_of(signature, of_others=True)
+        if progress is None:
+            self._ask_again(message)
+            return True
+        fate = fate_of(signature, message.raw_body, *progress)
         if fate is Fate.ENDED:
             message.ack()
             return True
-        if fate is Fate.WAITING or not again:
-            return False
-        message.lost("its worker or the connection of its worker was lost")
-        return True
+        count = base.deliveries(message.raw_body)
+        # Whoever has only had it since the run that the store knows of is not counted.
+        message.raw_body = base.redelivered(message.raw_body, max(progress[1] - count, 0))
+        if fate is Fate.LOST and again:
+            if base.deliveries(message.raw_body) >= self.border.redelivery_limit:
+                message.lost("its worker or the connection of its worker was lost")
+                return True
+            message.raw_body = base.redelivered(message.raw_body)
+        raw.body = message.raw_body
+        return False
+
+    def _ask_again(self, message: Message) -> None:
+        """Lets a message wait whose task's state cannot be read: its run might be one that the store refuses."""
+        give_back = partial(message.reject_log_error, base.logger, ERRORS, requeue=True)
+        if self.connection.client.transport.call_later(UNREADABLE_PAUSE, give_back) is None:
+            sleep(UNREADABLE_PAUSE)
+            give_back()
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         consumed = bool(self.callbacks)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from machinery_compat import Config, Server, TaskState, new_signature
+from machinery_compat import Config, Server, Signature, TaskState, new_signature
 from machinery_compat.config import AMQPConfig
 from machinery_compat.transport.amqp_message import amqp_message
 from machinery_compat.transport.base import redelivered
@@ -19,7 +19,7 @@ from tests.conftest import Names
 from tests.support.processes import free_port
 from tests.support.proxy import Proxy
 from tests.support.python_worker import PythonWorker
-from tests.support.services import RabbitServer
+from tests.support.services import RabbitServer, RedisServer
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.redis, pytest.mark.rabbitmq]
@@ -52,11 +52,11 @@ def staff(rabbit_server: RabbitServer, redis_db: str, names: Names, tmp_path: Pa
     """Starts Python workers."""
     with ExitStack() as stack:
 
-        def start(broker: str = "", ready: bool = True, **options: Any) -> PythonWorker:
+        def start(broker: str = "", backend: str = "", ready: bool = True, **options: Any) -> PythonWorker:
             worker = PythonWorker(
                 tmp_path,
                 broker=broker or rabbit_server.url(),
-                backend=redis_db,
+                backend=backend or redis_db,
                 queue=names.queue,
                 AMQP_EXCHANGE=names.exchange,
                 AMQP_BINDING_KEY=names.queue,
@@ -231,25 +231,108 @@ def test_what_was_only_fetched_is_not_counted(
     expect_healthy(second)
 
 
-def test_what_others_hand_back_is_not_counted_again(
+def test_what_a_killed_worker_ran_comes_before_the_backlog(
     rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
 ) -> None:
-    """A task whose first run was lost is handed back by a worker that does not know it, as Go does."""
-    signature = new_signature("py_sleep", 1, routing_key=names.queue)
-    server.backend.put_state(TaskState(task_uuid=signature.uuid, task_name=signature.name, state="STARTED"))
+    first = staff(concurrency=1)
+    uuids = send(server, 40, 100)
+    wait_for(lambda: len(first.executions()) == 2)
+    first.kill()
+    begun = [one.uuid for one in first.executions()]
+
+    second = staff(concurrency=1)
+
+    wait_for(lambda: ended(server, uuids), 30)
+    assert begun == uuids[: len(begun)]
+    # Both have one journal. Only the last that had begun runs again, and what waits behind it stays there.
+    assert [one.uuid for one in second.executions()] in (begun + uuids[1:], begun + uuids[len(begun) :])
+    again = server.backend.task_state(begun[-1])
+    assert again is not None
+    assert again.celery == '{"run": 1}'
+    expect_healthy(second)
+
+
+def hand_back(server: Server, names: Names, signature: Signature, state: TaskState, times: int = 0) -> None:
+    """Puts a message into the queue that somebody has had and given back, and its task's state into the store.
+
+    Args:
+        server: the queue's.
+        names: has the queue's name.
+        signature: the task.
+        state: what became of it.
+        times: how often the message was counted.
+    """
+    state.task_uuid, state.task_name = signature.uuid, signature.name
+    server.backend.put_state(state)
     with server.app.connection_for_write() as connection:
         channel = connection.default_channel
         channel.queue_declare(names.queue, durable=True, auto_delete=False)
-        body = redelivered(signature.encode())
-        channel.publish_confirmed(amqp_message(signature, body), exchange="", routing_key=names.queue)
+        message = amqp_message(signature, redelivered(signature.encode(), times))
+        channel.publish_confirmed(message, exchange="", routing_key=names.queue)
         fetched = wait_for(lambda: channel.basic_get(names.queue))
         channel.basic_reject(fetched.delivery_tag, requeue=True)
 
-    worker = staff(app=APP, LIMIT="1")
+
+@pytest.mark.parametrize(
+    ("state", "celery", "times", "run"),
+    [
+        ("STARTED", "", 0, 1),
+        ("STARTED", '{"run": 1}', 0, 2),
+        # Counted before, and handed back since by a worker that does not know the task, as Go does.
+        ("STARTED", "", 1, 1),
+        ("STARTED", '{"run": 1}', 1, 2),
+        # Taken for its second run by a worker that has not begun it.
+        ("RECEIVED", '{"run": 1}', 0, 1),
+        ("FAILURE", '{"run": 1}', 0, 2),
+        ("PENDING", "", 0, 0),
+    ],
+)
+def test_the_run_that_follows(
+    server: Server, names: Names, staff: Staff, state: str, celery: str, times: int, run: int
+) -> None:
+    signature = new_signature("py_sleep", 1, routing_key=names.queue)
+    hand_back(server, names, signature, TaskState(state=state, celery=celery), times)
+
+    worker = staff(app=APP, LIMIT=str(max(run, 1)))
 
     wait_for(lambda: ended(server, [signature.uuid]), 20)
     assert [one.uuid for one in worker.executions()] == [signature.uuid]
-    assert f"{names.queue}:dead" not in rabbit_server.list_queues()
+    stored = server.backend.task_state(signature.uuid)
+    assert stored is not None
+    assert stored.celery == (f'{{"run": {run}}}' if run else None)
+
+
+def test_a_worker_that_does_not_know_the_task_passes_its_count_on(server: Server, names: Names, staff: Staff) -> None:
+    signature = new_signature("py_sleep", 1, routing_key=names.queue)
+    hand_back(server, names, signature, TaskState(state="STARTED", celery='{"run": 1}'))
+    stranger = staff(tasks="json")
+    wait_for(lambda: f"py_sleep[{signature.uuid}] is not registered here" in stranger.text())
+
+    worker = staff()
+
+    wait_for(lambda: ended(server, [signature.uuid]), 20)
+    assert [one.uuid for one in worker.executions()] == [signature.uuid]
+
+
+def test_a_message_waits_for_a_store_that_knows_its_run(
+    rabbit_server: RabbitServer, names: Names, staff: Staff
+) -> None:
+    with RedisServer() as store, Proxy(store.port) as way:
+        server = server_of(rabbit_server.url(), store.url(), names)
+        signature = new_signature("py_sleep", 1, routing_key=names.queue)
+        hand_back(server, names, signature, TaskState(state="STARTED", celery='{"run": 1}'))
+        way.shut()
+
+        worker = staff(backend=f"redis://127.0.0.1:{way.port}/0")
+        wait_for(lambda: worker.text().count("cannot be read") > 1, 20)
+        assert worker.executions() == []
+        way.open()
+
+        wait_for(lambda: ended(server, [signature.uuid]), 30)
+        stored = server.backend.task_state(signature.uuid)
+        assert stored is not None
+        assert stored.celery == '{"run": 2}'
+        worker.stop()
 
 
 def test_the_next_broker_is_used_when_the_first_is_down_or_dies(
