@@ -105,8 +105,10 @@ class Server(ABC):
         self.process.signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Stop and remove the files."""
+        """Stop and remove the files; a server that has ended by itself has its last words shown."""
         if self._process is not None:
+            if not self._process.running():
+                print(f"{type(self).__name__} is not running\n{self._process.tail()}", file=sys.stderr)
             self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
