@@ -29,7 +29,8 @@ from machinery_compat.dead import DeadQueue
 from machinery_compat.eager import Runner
 from machinery_compat.pool import exits_are_failures
 from machinery_compat.settings import redelivery_limit_of, settings_of, transport_options_of
-from machinery_compat.transport.base import MAX_BODY_SIZE, OPTION, Border, TaskPayload
+from machinery_compat.transport.base import TaskPayload
+from machinery_compat.transport.border import MAX_BODY_SIZE, OPTION, Border
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 

@@ -16,7 +16,7 @@ from celery.bin.base import CeleryCommand, CeleryOption
 
 from machinery_compat import errors
 from machinery_compat.dead import DeadEntry, DeadQueue
-from machinery_compat.transport.base import one_line
+from machinery_compat.transport.payloads import one_line
 
 __all__ = ["machinery"]
 

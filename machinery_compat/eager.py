@@ -25,7 +25,7 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from machinery_compat import canvas, errors
 from machinery_compat.backends.base import Backend
-from machinery_compat.transport import base
+from machinery_compat.transport import base, payloads
 from machinery_compat.wire import Signature
 
 __all__ = ["Runner"]
@@ -80,7 +80,7 @@ class Runner:
             DecodeError: the body is no Signature.
             MachineryError: a task asks to be run again for ever.
         """
-        item = _Item(base.decode(body), body)
+        item = _Item(payloads.decode(body), body)
         level: _Level | None = getattr(self._local, "level", None)
         if level is not None and level.is_followed_by(item.signature):
             level.waiting.append(item)

@@ -8,7 +8,7 @@ from typing import Any
 
 from machinery_compat import errors, urls
 from machinery_compat.config import Config, TLSConfig
-from machinery_compat.transport.base import OPTION, Border
+from machinery_compat.transport.border import OPTION, Border
 from machinery_compat.transport.redelivery import REDELIVERY_LIMIT
 
 __all__ = ["redelivery_limit_of", "settings_of", "transport_options_of"]

@@ -9,7 +9,7 @@ from celery.app.backends import BACKEND_ALIASES
 from celery.utils.imports import load_extension_class_names
 
 from machinery_compat import drivers, errors, urls
-from machinery_compat.transport.base import NOT_ENABLED
+from machinery_compat.transport.border import NOT_ENABLED
 
 __all__ = ["BACKENDS", "backend_for", "setting_for"]
 

@@ -16,7 +16,7 @@ import amqp
 from kombu.transport import pyamqp
 
 from machinery_compat import errors
-from machinery_compat.transport import base, tls
+from machinery_compat.transport import base, border, payloads, tls
 from machinery_compat.transport.amqp_gathering import GatheringChannel
 from machinery_compat.transport.amqp_message import (
     Message,
@@ -54,7 +54,7 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.border = base.border_of(self.connection.client.transport_options)
+        self.border = border.border_of(self.connection.client.transport_options)
         self.kombu_queues: set[str] = set()
         self._exchanges: dict[str, dict[str, Any]] = {}
         self._queues: dict[str, dict[str, Any]] = {}
@@ -237,7 +237,7 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
         count = self.queue_declare(queue=queue, passive=True).message_count
         fetched = [message for _ in range(count) if (message := self.basic_get(queue)) is not None]
         try:
-            return base.decode_all([body_of(message) for message in fetched], queue)
+            return payloads.decode_all([body_of(message) for message in fetched], queue)
         finally:
             for message in fetched:
                 self.basic_reject(message.delivery_tag, requeue=True)
@@ -269,9 +269,10 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
 
     def bury(self, body: bytes, reason: str, queue: str) -> None:
         """Keeps a copy of a message that nobody can run in ``<queue>:dead``, with the reason."""
-        dead = base.dead_queue(queue)
-        base.log_buried(body, reason, dead)
-        entry = amqp.Message(base.dead_letter(body, reason, queue), content_type="application/json", delivery_mode=2)
+        dead = payloads.dead_queue(queue)
+        payloads.log_buried(body, reason, dead)
+        letter = payloads.dead_letter(body, reason, queue)
+        entry = amqp.Message(letter, content_type="application/json", delivery_mode=2)
 
         def keep(side: Channel) -> None:
             side.queue_declare(queue=dead, durable=True, auto_delete=False)

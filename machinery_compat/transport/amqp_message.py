@@ -11,7 +11,7 @@ import amqp
 from kombu.transport import pyamqp
 
 from machinery_compat import errors
-from machinery_compat.transport import base
+from machinery_compat.transport import base, payloads
 from machinery_compat.transport.reconnect import Unavailable
 from machinery_compat.wire import Signature, outgoing
 
@@ -43,7 +43,7 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.queue = queue
         self.raw_body = body_of(raw)
         try:
-            self.signature = base.decode(self.raw_body, channel.border.max_body_size)
+            self.signature = payloads.decode(self.raw_body, channel.border.max_body_size)
         except errors.DecodeError:
             # Kombu hands a message with errors to the consumer's on_decode_error.
             self.errors.append(sys.exc_info())
@@ -85,7 +85,7 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
             self.channel.bury(self.raw_body, reason, self.queue)
         except Unavailable as exc:
             # It stays unacknowledged, and so with the broker.
-            base.logger.error("a message cannot be kept in %s: %s", base.dead_queue(self.queue), exc)
+            base.logger.error("a message cannot be kept in %s: %s", payloads.dead_queue(self.queue), exc)
             return
         self.ack()
 

@@ -1,4 +1,4 @@
-"""What every transport of this package shares: the border between Machinery and Celery.
+"""What every transport of this package shares: Celery's tasks become Signatures in its channels, and back.
 
 A channel turns Celery's task messages into Signatures when it publishes and Signatures into
 Celery's task messages when it delivers. Everything else (remote control, events, replies) keeps
@@ -7,9 +7,8 @@ Kombu's own envelope.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery._state import get_current_task
@@ -18,165 +17,34 @@ from kombu.serialization import register
 from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors, followers
-from machinery_compat.arguments import Parameters
-from machinery_compat.config import GCPPubSubConfig, RedisConfig, SQSConfig
-from machinery_compat.transport.redelivery import REDELIVERY_LIMIT, deliveries, given_up_reason, redelivered
-from machinery_compat.wire import Signature, now_text
+from machinery_compat.transport.border import NOT_ENABLED, Border
+from machinery_compat.transport.payloads import REASON_SHOWN, one_line
+from machinery_compat.transport.redelivery import deliveries, given_up_reason, redelivered
+from machinery_compat.wire import Signature
 
-__all__ = ["CONTENT_TYPE", "OPTION", "SERIALIZER", "Border", "dead_letter", "deliveries", "redelivered"]
+__all__ = [
+    "CONTENT_TYPE",
+    "FAILOVER_PREFIX",
+    "SERIALIZER",
+    "TaskChannel",
+    "TaskPayload",
+    "current_signature",
+    "deliveries",
+    "failure_text",
+    "redelivered",
+    "signature_to_send",
+]
 
 logger = logging.getLogger("machinery_compat.transport")
 
 #: The in-process serializer: task messages reach the channel as they are and become JSON there.
 SERIALIZER = "machinery"
 CONTENT_TYPE = "application/x-machinery"
-#: The transport option that carries the application's :class:`Border`.
-OPTION = "machinery"
 #: Before the scheme of each of several broker URLs, so that Kombu goes from one to the next with
 #: the transports of this package.
 FAILOVER_PREFIX = "machinery-"
-#: Longest piece of a payload that is shown in a log line.
-SHOWN = 200
-#: Longest piece of a reason that is shown in a log line; it may quote the payload.
-REASON_SHOWN = 500
 
 register(SERIALIZER, lambda data: data, lambda data: data, CONTENT_TYPE, "binary")
-
-#: The setting ``machinery_max_body_size`` where there is none, in bytes.
-MAX_BODY_SIZE = 10_000_000
-
-#: Adds one Redis command to a batch: ``command("set", key, value)``.
-Command = Callable[..., Any]
-
-
-#: What a Celery application is told that uses a URL of this package and nothing else of it.
-NOT_ENABLED = (
-    "this Celery application uses a Machinery URL but does not speak Machinery: make it with "
-    "machinery_compat.Celery(...), or call machinery_compat.enable(app) right after it is made"
-)
-
-
-class Border:
-    """What a channel must know of the application whose messages it carries.
-
-    This class knows nothing and is what a bare ``kombu.Connection`` gets, which can publish
-    Signatures and look into queues; the application's border overrides it.
-    """
-
-    #: Whether an application stands behind it.
-    enabled = False
-
-    default_queue = "machinery_tasks"
-    strict = False
-    #: The largest message that is sent or decoded, in bytes; 0 means any.
-    max_body_size = MAX_BODY_SIZE
-    #: AMQP only: the one delay queue to use (``amqp.delayed_queue``), else a queue for each delay.
-    delayed_queue = ""
-    #: AMQP only: whether delay queues are auto-deleted (``amqp.auto_delete``).
-    delay_auto_delete = False
-    #: How often a message is put back at most because what ran it has died.
-    redelivery_limit = REDELIVERY_LIMIT
-    #: Redis only: what the servers of a URL are.
-    redis = RedisConfig()
-    #: SQS only: how messages are received, and the user's client.
-    sqs = SQSConfig()
-    #: Pub/Sub only: its settings.
-    gcp_pubsub: GCPPubSubConfig | None = None
-    #: Asked before messages are claimed; while it answers False none are.
-    pre_consume: Callable[[], bool] | None = None
-
-    def parameters(self, name: str) -> Parameters | None:
-        """The parameters of a task's function, where this process has it."""
-        return None
-
-    def route(self, exchange: str, routing_key: str) -> tuple[str, str]:
-        """AMQP: the exchange and the routing key that Machinery uses for what Celery addressed so."""
-        return exchange, routing_key
-
-    def queue_of(self, exchange: str, routing_key: str) -> str:
-        """The other brokers: the name of the queue that Celery addressed so."""
-        return routing_key or self.default_queue
-
-    def publishing(self, signature: Signature) -> None:
-        """Called with a complete Signature before it is encoded; the user's hooks may still change it."""
-
-    #: Whether this application's result backend sends what follows a task.
-    sends_followers = False
-
-    def maker(self, root_id: str) -> followers.Maker:
-        """Makes what follows the tasks of a Celery workflow."""
-        return followers.Maker(self.parameters, self.options_of, self.routing_key_of, root_id, self.strict)
-
-    def options_of(self, name: str) -> Mapping[str, Any]:
-        """The options that a task has by itself, where this process has it."""
-        return {}
-
-    def routing_key_of(self, step: Mapping[str, Any]) -> str:
-        """The RoutingKey of a step of a Celery canvas; empty for the default queue."""
-        return ""
-
-    def before_publish(self, signature: Signature, server: str, command: Command | None = None) -> None:
-        """Called before a Signature is sent; writes its PENDING state.
-
-        Args:
-            signature: the Signature, complete.
-            server: the URL of the broker.
-            command: collects Redis commands to be sent just before the message; only of use to
-                a result backend on the same server.
-        """
-
-    def received(self, signatures: Sequence[Signature], runs: Sequence[int] = ()) -> None:
-        """Called once for the Signatures that arrived together, before they are delivered.
-
-        Args:
-            signatures: the tasks.
-            runs: the :func:`deliveries` of each; empty where none was put back.
-        """
-
-    def unstorable(self, signature: Signature) -> str:
-        """Why the result store can keep nothing of a task that this process would run; empty where it can."""
-        return ""
-
-    def progress_of(self, signature: Signature, of_others: bool = False) -> tuple[str, int] | None:
-        """A task's state in the result store, and which run of it that comes from, 0 for the first.
-
-        The state is empty where nobody keeps it; None when the store cannot be asked now.
-
-        Args:
-            signature: the task.
-            of_others: look even if this process does not know the task.
-        """
-        return "", 0
-
-    def held(self) -> int:
-        """How many tasks this worker has taken that have not ended."""
-        return 0
-
-    def running(self, uuid: str) -> TaskPayload | None:
-        """The message of a task that this worker is running just now."""
-        return None
-
-    def given_up(self, body: bytes, reason: str) -> None:
-        """Called from any thread before a message that has been put back too often is buried.
-
-        The task's state becomes FAILURE with the reason, and its error callbacks and its chord
-        learn it. A payload that is no Signature is left alone.
-
-        Raises:
-            Exception: whatever the result backend raises; then the message must not be buried yet.
-        """
-
-    def run(self, body: bytes) -> None:
-        """Runs the task in a Signature's JSON in this process, and what follows it; the eager broker's delivery."""
-        raise errors.ConfigError(NOT_ENABLED)
-
-    def __repr__(self) -> str:
-        # Kombu shares connections whose options have the same repr: two applications must differ.
-        return f"<{type(self).__name__} at {id(self):#x}>"
-
-    def __json__(self) -> str:
-        # ``celery inspect stats`` tells the options of the broker's connection.
-        return f"<{type(self).__name__}>"
 
 
 class TaskPayload:
@@ -187,8 +55,7 @@ class TaskPayload:
     ``delivery_info["redelivered"]`` and ``border.received(signatures, runs)`` after
     :func:`deliveries`. The consumer then calls :meth:`lost` when a process of its pool has died.
     Where the broker itself gives a dead worker's messages out again and has no count, the
-    transport makes one: it publishes a copy that is :func:`redelivered` in place of a message
-    that the broker says it has delivered before, or gives it up when it is over the limit.
+    transport makes one, of what the result store knows of the task's runs.
     """
 
     #: The message as it came, with what marks its redeliveries.
@@ -356,16 +223,6 @@ class TaskChannel:
             raise errors.ConfigError(NOT_ENABLED)
 
 
-def unreadable_delayed(exc: Exception) -> str:
-    """Why a delayed task is buried that is none."""
-    return f"Could not unmarshal a delayed task into a task signature: {exc}"
-
-
-def border_of(transport_options: Mapping[str, Any] | None) -> Border:
-    border = (transport_options or {}).get(OPTION)
-    return border if isinstance(border, Border) else Border()
-
-
 def signature_to_send(
     border: Border,
     body: Any,
@@ -431,67 +288,3 @@ def current_signature(uuid: str | None = None) -> Signature | None:
 def failure_text(exc: errors.DecodeError) -> str:
     """The error of a task that cannot be started; Go's where Go has one."""
     return f"Reflect task args error: {exc}" if isinstance(exc, errors.ArgumentError) else str(exc)
-
-
-def shown(body: bytes) -> str:
-    """A payload for a log line: its beginning, readable."""
-    text = one_line(body[: SHOWN + 1].decode("utf-8", "backslashreplace"), SHOWN)
-    return text if len(body) <= SHOWN else f"{text} ({len(body)} bytes)"
-
-
-def one_line(text: str, longest: int) -> str:
-    """The beginning of a stranger's text, which must not begin a log line of its own."""
-    cut = text if len(text) <= longest else f"{text[:longest]}…"
-    return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
-
-
-def decode(body: bytes, limit: int = 0) -> Signature:
-    """The Signature in a payload.
-
-    Args:
-        body: the payload.
-        limit: the most bytes that are looked at; 0 means any number.
-
-    Raises:
-        DecodeError: there is none, or one without a Name, which no worker can ever run.
-    """
-    if limit and len(body) > limit:
-        raise errors.DecodeError(f"it has {len(body)} bytes and machinery_max_body_size is {limit}")
-    signature = Signature.decode(body)
-    if not signature.name:
-        raise errors.DecodeError("it has no Name")
-    return signature
-
-
-def decode_all(bodies: Iterable[bytes], where: str) -> list[Signature]:
-    """The Signatures in payloads; what is none is logged and left out."""
-    found = []
-    for body in bodies:
-        try:
-            found.append(Signature.decode(body))
-        except errors.DecodeError as exc:
-            logger.warning("%s holds what is no Signature (%s); it begins: %s", where, exc, shown(body))
-    return found
-
-
-def log_buried(body: bytes, reason: str, dead: str) -> None:
-    logger.error("%s: kept in %s; it began: %s", one_line(reason, REASON_SHOWN), dead, shown(body))
-
-
-def dead_letter(body: bytes, reason: str, queue: str) -> bytes:
-    """The entry for ``<queue>:dead`` that keeps a payload nobody can run, byte for byte.
-
-    Who puts it back into a queue may cut off the blanks at its end: its redeliveries are then
-    counted anew.
-    """
-    entry: dict[str, Any] = {"reason": reason, "queue": queue, "time": now_text()}
-    try:
-        entry["body"] = body.decode("utf-8")
-    except UnicodeDecodeError:
-        entry["body_hex"] = body.hex()
-    # Escapes would make it up to three times as long, and RabbitMQ has a limit of its own.
-    return json.dumps(entry, ensure_ascii=False).encode()
-
-
-def dead_queue(queue: str) -> str:
-    return f"{queue}:dead"

@@ -14,7 +14,7 @@ import redis
 
 from machinery_compat import errors
 from machinery_compat.redis_client import lua
-from machinery_compat.transport import base
+from machinery_compat.transport import base, border, payloads
 from machinery_compat.transport.lease_keeper import RENEWALS, LeaseKeeper
 from machinery_compat.transport.redelivery import given_up_reason
 
@@ -79,7 +79,7 @@ class Caretaker(threading.Thread):
     def __init__(
         self,
         connect: Callable[[], redis.Redis],
-        border: base.Border,
+        border: border.Border,
         *,
         lease: float,
         slots: Callable[[], int],
@@ -305,12 +305,12 @@ class Caretaker(threading.Thread):
             reason = given_up_reason(base.deliveries(body), WENT_AWAY)
             self.border.given_up(body, reason)
             if self._bury(keys, body, reason):
-                base.log_buried(body, reason, base.dead_queue(keys.queue))
+                payloads.log_buried(body, reason, payloads.dead_queue(keys.queue))
             self._given_up.popleft()
 
     def _bury(self, keys: Keys, body: bytes, reason: str) -> bool:
         """Moves a message to the dead ones; False when it was no longer in flight."""
-        dead, entry = base.dead_queue(keys.queue), base.dead_letter(body, reason, keys.queue)
+        dead, entry = payloads.dead_queue(keys.queue), payloads.dead_letter(body, reason, keys.queue)
         return bool(self._put_back(keys=[keys.inflight, dead], args=[body, "tail", entry]))
 
     # -- delayed tasks
@@ -335,10 +335,11 @@ class Caretaker(threading.Thread):
         """Moves a due member that the script could not read: Go spells it otherwise, or it is none."""
         queue = self.border.default_queue
         try:
-            target = base.decode(body).routing_key or queue
+            target = payloads.decode(body).routing_key or queue
             self._take_delayed(keys=[self.delayed_key, target], args=[body, body])
         except errors.DecodeError as exc:
-            reason = base.unreadable_delayed(exc)
-            dead = base.dead_queue(queue)
-            if self._take_delayed(keys=[self.delayed_key, dead], args=[body, base.dead_letter(body, reason, queue)]):
-                base.log_buried(body, reason, dead)
+            reason = payloads.unreadable_delayed(exc)
+            dead = payloads.dead_queue(queue)
+            letter = payloads.dead_letter(body, reason, queue)
+            if self._take_delayed(keys=[self.delayed_key, dead], args=[body, letter]):
+                payloads.log_buried(body, reason, dead)

@@ -1,6 +1,6 @@
 """The messages that nobody could run: what is kept in ``<queue>:dead``, and the way back from there.
 
-An entry is a JSON object, see :func:`machinery_compat.transport.base.dead_letter`. Entries are
+An entry is a JSON object, see :func:`machinery_compat.transport.payloads.dead_letter`. Entries are
 numbered from 1, the oldest first. A channel that keeps them implements :class:`DeadLetters`.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from machinery_compat import errors
-from machinery_compat.transport import base
+from machinery_compat.transport import payloads
 from machinery_compat.wire import Signature
 
 __all__ = ["DeadEntry", "DeadLetters", "Requeued"]
@@ -63,7 +63,7 @@ class DeadEntry:
     def signature(self) -> Signature | None:
         """The Signature in the message; None when it holds none."""
         try:
-            return base.decode(self.body)
+            return payloads.decode(self.body)
         except errors.DecodeError:
             return None
 
@@ -154,6 +154,6 @@ def chosen(
     if missing:
         held = f"it holds 1 to {count}" if count else "it is empty"
         raise errors.MachineryError(
-            f"{name or base.dead_queue(queue)} has no number {', '.join(map(str, missing))}: {held}; list it again"
+            f"{name or payloads.dead_queue(queue)} has no number {', '.join(map(str, missing))}: {held}; list it again"
         )
     return found

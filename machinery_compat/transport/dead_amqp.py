@@ -13,7 +13,7 @@ from typing import Any
 import amqp
 
 from machinery_compat import errors
-from machinery_compat.transport import base, dead
+from machinery_compat.transport import border, dead, payloads
 from machinery_compat.transport.amqp_message import amqp_message
 from machinery_compat.wire import Signature
 
@@ -23,7 +23,7 @@ __all__ = ["AMQPDeadLetters"]
 class AMQPDeadLetters(dead.DeadLetters):
     """Mixed into the AMQP channel."""
 
-    border: base.Border
+    border: border.Border
     connection: Any
 
     def dead_entries(self, queue: str) -> Iterator[dead.DeadEntry]:
@@ -63,7 +63,7 @@ class AMQPDeadLetters(dead.DeadLetters):
         return self.connection.channel()
 
     def _taken(self, channel: Any, queue: str) -> Iterator[tuple[dead.DeadEntry, int]]:
-        name = base.dead_queue(queue)
+        name = payloads.dead_queue(queue)
         try:
             count = channel.queue_declare(queue=name, passive=True).message_count
         except amqp.NotFound:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from machinery_compat.redis_client import lua
-from machinery_compat.transport import base, dead
+from machinery_compat.transport import border, dead, payloads
 
 if TYPE_CHECKING:
     import redis
@@ -20,7 +20,7 @@ PAGE = 20
 class RedisDeadLetters(dead.DeadLetters):
     """Mixed into the Redis channel."""
 
-    border: base.Border
+    border: border.Border
 
     if TYPE_CHECKING:
 
@@ -31,7 +31,7 @@ class RedisDeadLetters(dead.DeadLetters):
         def url(self) -> str: ...
 
     def dead_entries(self, queue: str) -> Iterator[dead.DeadEntry]:
-        name, first = base.dead_queue(queue), 0
+        name, first = payloads.dead_queue(queue), 0
         while page := self.commands.lrange(name, first, first + PAGE - 1):
             for number, entry in enumerate(page, first + 1):
                 yield dead.DeadEntry.parse(number, entry, queue)
@@ -54,11 +54,11 @@ class RedisDeadLetters(dead.DeadLetters):
 
     def _requeue(self, queue: str, entry: dead.DeadEntry, state: list[Any]) -> bool:
         """Moves an entry to its queue, with the command that writes its state; False when it is gone."""
-        name = base.dead_queue(queue)
+        name = payloads.dead_queue(queue)
         return bool(self.commands.eval(lua("requeue_dead"), 2, name, queue, entry.entry, entry.fresh, *state))
 
     def purge_dead(self, queue: str, numbers: Collection[int] | None = None) -> int:
-        name = base.dead_queue(queue)
+        name = payloads.dead_queue(queue)
         if numbers is None:
             size, _ = self.commands.pipeline().llen(name).delete(name).execute()
             return int(size)

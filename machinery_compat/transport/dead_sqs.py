@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from machinery_compat import errors
-from machinery_compat.transport import base, dead, sqs_client
+from machinery_compat.transport import base, border, dead, payloads, sqs_client
 from machinery_compat.transport.sqs_client import Unavailable, asking
 from machinery_compat.transport.sqs_receiver import Received, receive
 from machinery_compat.wire import now_text
@@ -32,7 +32,7 @@ EMPTY_LOOKS = 2
 class SQSDeadLetters(dead.DeadLetters):
     """Mixed into the SQS channel."""
 
-    border: base.Border
+    border: border.Border
     client: Any
 
     if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class SQSDeadLetters(dead.DeadLetters):
     def bury(self, received: Received, reason: str) -> bool:
         """Keeps a copy of a message that nobody can run, with the reason; False when that cannot be done now."""
         name = sqs_client.dead_queue(received.queue)
-        base.log_buried(received.body, reason, name)
+        payloads.log_buried(received.body, reason, name)
         attributes = {
             "reason": _clean(reason)[:REASON] or "unknown",
             "queue": received.queue,

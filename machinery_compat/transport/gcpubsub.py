@@ -26,7 +26,7 @@ from kombu.transport import virtual
 
 from machinery_compat import errors, urls
 from machinery_compat.gcpubsub_client import CHANNEL_ERRORS, CONNECTION_ERRORS, LARGEST, Clients
-from machinery_compat.transport import base
+from machinery_compat.transport import base, border, payloads
 from machinery_compat.transport.gcpubsub_dead import PubSubDeadLetters
 from machinery_compat.transport.gcpubsub_delays import Delays, delayed_name
 from machinery_compat.transport.gcpubsub_inbox import Arrived, Inbox, Puller
@@ -63,7 +63,7 @@ class Channel(PubSubDeadLetters, base.TaskChannel, virtual.Channel):  # type: ig
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
-        self.border = base.border_of(connection.client.transport_options)
+        self.border = border.border_of(connection.client.transport_options)
         self.url = str(connection.client.hostname).removeprefix(base.FAILOVER_PREFIX)
         project, self._subscription = urls.parse_gcppubsub_url(self.url)
         settings = self.border.gcp_pubsub
@@ -180,7 +180,7 @@ class Channel(PubSubDeadLetters, base.TaskChannel, virtual.Channel):  # type: ig
         fresh: list[Arrived] = []
         for arrived in batch:
             try:
-                arrived.signature = base.decode(arrived.body, self.border.max_body_size)
+                arrived.signature = payloads.decode(arrived.body, self.border.max_body_size)
             except errors.DecodeError as exc:
                 self.bury(arrived, f"Could not unmarshal into a task signature: {exc}")
                 continue
@@ -253,7 +253,7 @@ class Channel(PubSubDeadLetters, base.TaskChannel, virtual.Channel):  # type: ig
         puller.stop()
         for arrived in puller.pull(1, 0):
             try:
-                arrived.signature = base.decode(arrived.body, self.border.max_body_size)
+                arrived.signature = payloads.decode(arrived.body, self.border.max_body_size)
             except errors.DecodeError as exc:
                 self.bury(arrived, f"Could not unmarshal into a task signature: {exc}")
                 break

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from google.api_core import exceptions
 
 from machinery_compat.gcpubsub_client import FAILURES, Clients, Received
-from machinery_compat.transport import base, dead
+from machinery_compat.transport import base, border, dead, payloads
 
 __all__ = ["PubSubDeadLetters", "dead_name"]
 
@@ -32,7 +32,7 @@ def dead_name(queue: str) -> str:
 class PubSubDeadLetters(dead.DeadLetters):
     """Mixed into the Pub/Sub channel."""
 
-    border: base.Border
+    border: border.Border
     clients: Clients
     url: str
 
@@ -42,17 +42,17 @@ class PubSubDeadLetters(dead.DeadLetters):
         try:
             client = self.clients.get()
             client.make_pair(name)
-            client.publish(name, base.dead_letter(body, reason, queue))
+            client.publish(name, payloads.dead_letter(body, reason, queue))
         except FAILURES as exc:
             base.logger.error(
                 "%s: stays in its subscription, since it cannot be kept in %s (%s); it began: %s",
-                base.one_line(reason, base.REASON_SHOWN),
+                payloads.one_line(reason, payloads.REASON_SHOWN),
                 name,
                 exc,
-                base.shown(body),
+                payloads.shown(body),
             )
             return False
-        base.log_buried(body, reason, name)
+        payloads.log_buried(body, reason, name)
         return True
 
     def dead_entries(self, queue: str) -> Iterator[dead.DeadEntry]:

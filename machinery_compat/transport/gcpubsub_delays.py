@@ -17,7 +17,7 @@ from time import time, time_ns
 
 from machinery_compat import errors
 from machinery_compat.gcpubsub_client import FAILED, FAILURES, LONGEST_DEADLINE, Client, Clients, Received
-from machinery_compat.transport import base
+from machinery_compat.transport import payloads
 
 __all__ = ["Delays", "delayed_name"]
 
@@ -108,7 +108,7 @@ class Delays:
                 client.keep(self._name, [message.ack_id], 0)
                 continue
             try:
-                signature = base.decode(message.body)
+                signature = payloads.decode(message.body)
             except errors.DecodeError as exc:
                 self._unreadable(client, message, exc)
                 continue
@@ -127,7 +127,7 @@ class Delays:
                 client.keep(self._name, [message.ack_id], min(max(int(left) - SOON + 1, 1), LONGEST_DEADLINE))
 
     def _unreadable(self, client: Client, message: Received, exc: errors.DecodeError) -> None:
-        if self._bury(message.body, base.unreadable_delayed(exc), self._default_queue):
+        if self._bury(message.body, payloads.unreadable_delayed(exc), self._default_queue):
             client.acknowledge(self._name, [message.ack_id])
         else:
             client.keep(self._name, [message.ack_id], LONGEST_DEADLINE)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from kombu.transport import memory, virtual
 
-from machinery_compat.transport import EAGER_URL, base
+from machinery_compat.transport import EAGER_URL, base, border
 from machinery_compat.wire import Signature
 
 __all__ = ["Channel", "Transport"]
@@ -23,7 +23,7 @@ class Channel(base.TaskChannel, memory.Channel):  # type: ignore[misc]
     queues: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
-        self.border = base.border_of(connection.client.transport_options)
+        self.border = border.border_of(connection.client.transport_options)
         self.kombu_queues: set[str] = set()
         super().__init__(connection, **kwargs)
 

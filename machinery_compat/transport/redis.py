@@ -28,7 +28,7 @@ from kombu.transport import virtual
 
 from machinery_compat import errors, redis_client, urls
 from machinery_compat.redis_client import lua
-from machinery_compat.transport import base
+from machinery_compat.transport import base, border, payloads
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from machinery_compat.transport.claims import Claim, Claimed, ClaimingPoller, ClaimQoS, TaskMessage
 from machinery_compat.transport.dead_redis import RedisDeadLetters
@@ -67,7 +67,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
     )
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
-        self.border = base.border_of(connection.client.transport_options)
+        self.border = border.border_of(connection.client.transport_options)
         self.claims: dict[str, Claim] = {}
         self.kombu_queues: set[str] = set()
         self._caretaker: Caretaker | None = None
@@ -99,7 +99,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
             self._send(lambda name, *args: pipe.execute_command(*command_of(name, args)), message, body)
             pipe.execute()
 
-    def _send(self, command: base.Command, signature: Signature, body: bytes) -> None:
+    def _send(self, command: border.Command, signature: Signature, body: bytes) -> None:
         # With a prefix for the broker's keys the state would get it too.
         self.border.before_publish(signature, self.url, None if self.global_keyprefix else command)
         due = signature.eta_ns
@@ -200,7 +200,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
         arrived: list[tuple[Signature, bytes]] = []
         for body in bodies:
             try:
-                arrived.append((base.decode(body, self.border.max_body_size), body))
+                arrived.append((payloads.decode(body, self.border.max_body_size), body))
             except errors.DecodeError as exc:
                 self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
         self.border.received([signature for signature, _ in arrived], [base.deliveries(body) for _, body in arrived])
@@ -266,7 +266,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
     @staticmethod
     def _parked(claimed: Claimed, seconds: float) -> tuple[int, bytes]:
         """When a message that waits is due, in Unix ns, and what waits."""
-        signature = base.decode(claimed.body)
+        signature = payloads.decode(claimed.body)
         signature.routing_key = claimed.keys.queue
         what = base.redelivered(signature.encode(), base.deliveries(claimed.body))
         return time_ns() + int(seconds * 1e9), what
@@ -274,9 +274,9 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
     def bury(self, claimed: Claimed, reason: str) -> None:
         """Keeps a message that nobody can run in ``<queue>:dead``, with the reason."""
         queue, body = claimed.keys.queue, claimed.body
-        dead = base.dead_queue(queue)
-        base.log_buried(body, reason, dead)
-        self._move(claimed, dead, "tail", base.dead_letter(body, reason, queue))
+        dead = payloads.dead_queue(queue)
+        payloads.log_buried(body, reason, dead)
+        self._move(claimed, dead, "tail", payloads.dead_letter(body, reason, queue))
 
     def _move(self, claimed: Claimed, target: str, at: str, what: bytes) -> None:
         self.commands.eval(lua("put_back"), 2, claimed.keys.inflight, target, claimed.body, at, what)
@@ -303,18 +303,18 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
         if body is None:
             raise virtual.base.Empty
         try:
-            return Claimed(base.decode(body, self.border.max_body_size), body, keys)
+            return Claimed(payloads.decode(body, self.border.max_body_size), body, keys)
         except errors.DecodeError as exc:
             self.bury(Claimed(None, body, keys), f"Could not unmarshal into a task signature: {exc}")
             raise virtual.base.Empty from exc
 
     def pending_tasks(self, queue: str) -> list[Signature]:
         """The tasks in a queue, the next one first."""
-        return base.decode_all(self.commands.lrange(queue, 0, -1), queue)
+        return payloads.decode_all(self.commands.lrange(queue, 0, -1), queue)
 
     def delayed_tasks(self) -> list[Signature]:
         """The tasks that are not due yet, the earliest first."""
-        return base.decode_all(self.commands.zrange(self.delayed_tasks_key, 0, -1), self.delayed_tasks_key)
+        return payloads.decode_all(self.commands.zrange(self.delayed_tasks_key, 0, -1), self.delayed_tasks_key)
 
     def close(self) -> None:
         if not self.closed:
@@ -373,7 +373,7 @@ class Transport(EventLoopTransport, kombu_redis.Transport):  # type: ignore[misc
         # What Kombu has taken apart is the URL of one server.
         url = url if "://" in url else "redis://one"
         options = self.client.transport_options or {}
-        return redis_client.Servers.of(base.border_of(options).redis, options).are_cluster_at(url)
+        return redis_client.Servers.of(border.border_of(options).redis, options).are_cluster_at(url)
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         uri = uri.removeprefix(base.FAILOVER_PREFIX)

@@ -19,7 +19,7 @@ import redis
 
 from machinery_compat import errors, redis_cluster
 from machinery_compat.redis_client import lua
-from machinery_compat.transport import base, caretaker, dead
+from machinery_compat.transport import caretaker, dead, payloads
 from machinery_compat.transport import redis as single
 from machinery_compat.transport.claims import Claimed
 from machinery_compat.wire import Signature
@@ -36,8 +36,8 @@ class Caretaker(caretaker.Caretaker):
     """The caretaker, whose moves between slots take two steps."""
 
     def _bury(self, keys: caretaker.Keys, body: bytes, reason: str) -> bool:
-        entry = base.dead_letter(body, reason, keys.queue)
-        self._client.rpush(base.dead_queue(keys.queue), entry)
+        entry = payloads.dead_letter(body, reason, keys.queue)
+        self._client.rpush(payloads.dead_queue(keys.queue), entry)
         return bool(self._client.lrem(keys.inflight, 1, body))
 
     def _move(self) -> float:
@@ -54,11 +54,11 @@ class Caretaker(caretaker.Caretaker):
     def _push(self, body: bytes) -> None:
         queue = self.border.default_queue
         try:
-            signature = base.decode(body)
+            signature = payloads.decode(body)
         except errors.DecodeError as exc:
-            reason, name = base.unreadable_delayed(exc), base.dead_queue(queue)
-            self._client.rpush(name, base.dead_letter(body, reason, queue))
-            base.log_buried(body, reason, name)
+            reason, name = payloads.unreadable_delayed(exc), payloads.dead_queue(queue)
+            self._client.rpush(name, payloads.dead_letter(body, reason, queue))
+            payloads.log_buried(body, reason, name)
             return
         single.push(self._client.execute_command, signature.routing_key or queue, body, signature.priority)
 
@@ -128,7 +128,7 @@ class Channel(single.Channel):
             self.commands.lrem(target, -1, what)
 
     def _requeue(self, queue: str, entry: dead.DeadEntry, state: list[Any]) -> bool:
-        name = base.dead_queue(queue)
+        name = payloads.dead_queue(queue)
         if self.commands.lpos(name, entry.entry) is None:
             return False
         self.commands.rpush(queue, entry.fresh)

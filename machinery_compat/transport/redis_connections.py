@@ -11,7 +11,7 @@ from kombu.transport import redis as kombu_redis
 
 from machinery_compat import redis_client, redis_sentinel
 from machinery_compat.redis_errors import BrokerClient
-from machinery_compat.transport import base
+from machinery_compat.transport import base, border
 
 __all__ = ["ConnectingChannel"]
 
@@ -19,7 +19,7 @@ __all__ = ["ConnectingChannel"]
 class ConnectingChannel(kombu_redis.Channel):  # type: ignore[misc]
     """Kombu's Redis channel with connections of Machinery's making."""
 
-    border: base.Border
+    border: border.Border
     _commands: redis.Redis | None = None
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:

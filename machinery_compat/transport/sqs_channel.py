@@ -14,7 +14,7 @@ from kombu.transport import memory, virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from machinery_compat import errors
-from machinery_compat.transport import base, sqs_client
+from machinery_compat.transport import base, border, payloads, sqs_client
 from machinery_compat.transport.dead_sqs import SQSDeadLetters
 from machinery_compat.transport.redelivery import Fate, fate_of
 from machinery_compat.transport.sqs_bell import Bell
@@ -60,7 +60,7 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
     )
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
-        self.border = base.border_of(connection.client.transport_options)
+        self.border = border.border_of(connection.client.transport_options)
         self.kombu_queues: set[str] = set()
         self.receivers: dict[str, Receiver] = {}
         self._leaving: list[threading.Thread] = []
@@ -211,7 +211,7 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
 
     def _decoded(self, received: Received) -> Delivery | None:
         try:
-            return Delivery(base.decode(received.body, self.border.max_body_size), received)
+            return Delivery(payloads.decode(received.body, self.border.max_body_size), received)
         except errors.DecodeError as exc:
             if self.bury(received, f"Could not unmarshal into a task signature: {exc}"):
                 self.custody.delete(received.held)

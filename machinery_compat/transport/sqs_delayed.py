@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from machinery_compat import errors
-from machinery_compat.transport import base, sqs_client
+from machinery_compat.transport import payloads, sqs_client
 from machinery_compat.transport.sqs_client import Unavailable
 from machinery_compat.transport.sqs_custody import BATCH
 from machinery_compat.transport.sqs_receiver import Received, receive
@@ -73,10 +73,10 @@ class Mover(threading.Thread):
     def _move(self, received: Received) -> None:
         channel = self._channel
         try:
-            signature = base.decode(received.body)
+            signature = payloads.decode(received.body)
         except errors.DecodeError as exc:
             received.queue = channel.border.default_queue
-            if channel.bury(received, base.unreadable_delayed(exc)):
+            if channel.bury(received, payloads.unreadable_delayed(exc)):
                 self._settle(received)
             return
         channel.send_delayed(signature, received.body)

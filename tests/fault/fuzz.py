@@ -32,8 +32,8 @@ from machinery_compat.backends.base import Backend
 from machinery_compat.backends.reading import task_values
 from machinery_compat.config import ConfigWarning
 from machinery_compat.transport import transport_for
-from machinery_compat.transport.base import decode
 from machinery_compat.transport.dead import DeadEntry
+from machinery_compat.transport.payloads import decode
 from machinery_compat.wire import Arg, GroupMeta, Signature, TaskState, decode_value
 from machinery_compat.wire.gotypes import TYPES
 

@@ -10,7 +10,7 @@ import pytest
 
 from machinery_compat import Config, Server, Signature, new_signature
 from machinery_compat.config import AMQPConfig
-from machinery_compat.transport.base import OPTION, Border
+from machinery_compat.transport.border import OPTION, Border
 from machinery_compat.transport.reconnect import PersistentConnection
 from tests.conftest import Names
 from tests.support.python_worker import PythonWorker

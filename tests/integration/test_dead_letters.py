@@ -22,7 +22,7 @@ from redis import Redis
 from machinery_compat import Celery, Config, Server, TaskState, errors, new_signature
 from machinery_compat.cli import machinery
 from machinery_compat.config import AMQPConfig
-from machinery_compat.transport import base
+from machinery_compat.transport import payloads
 from tests.conftest import Names
 from tests.support.python_worker import ROOT, PythonWorker
 from tests.support.services import RabbitServer
@@ -56,8 +56,8 @@ class Graveyard:
         return str(self.app.conf.broker_url)
 
     def put(self, *bodies: bytes, reason: str = REASON) -> None:
-        name = base.dead_queue(self.queue)
-        entries = [base.dead_letter(body, reason, self.queue) for body in bodies]
+        name = payloads.dead_queue(self.queue)
+        entries = [payloads.dead_letter(body, reason, self.queue) for body in bodies]
         self.put_raw(name, *entries)
 
     def put_raw(self, name: str, *entries: bytes) -> None:
@@ -137,7 +137,7 @@ def test_an_empty_list(graveyard: Graveyard) -> None:
 
 def test_the_list(graveyard: Graveyard) -> None:
     graveyard.put(TASK + b"  ", GARBAGE)
-    graveyard.put_raw(base.dead_queue(graveyard.queue), b"somebody else's")
+    graveyard.put_raw(payloads.dead_queue(graveyard.queue), b"somebody else's")
 
     shown = graveyard.run("list")
 
@@ -263,7 +263,7 @@ def test_what_somebody_else_has_taken_keeps_its_state(graveyard: Graveyard) -> N
     graveyard.put(TASK)
     queue = graveyard.app.machinery.dead_letters()
     (entry,) = queue.entries()
-    graveyard.take(base.dead_queue(graveyard.queue))
+    graveyard.take(payloads.dead_queue(graveyard.queue))
 
     with graveyard.app.connection_for_write() as connection:
         channel = connection.default_channel

@@ -13,7 +13,8 @@ from redis import Redis
 from machinery_compat import Celery, Config, Server, TaskState, new_signature
 from machinery_compat.config import AMQPConfig
 from machinery_compat.errors import EncodeError
-from machinery_compat.transport.base import MAX_BODY_SIZE, dead_queue
+from machinery_compat.transport.border import MAX_BODY_SIZE
+from machinery_compat.transport.payloads import dead_queue
 from tests.conftest import Names
 from tests.support.python_worker import PythonWorker
 from tests.support.waiting import wait_for

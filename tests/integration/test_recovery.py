@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from machinery_compat import new_signature
-from machinery_compat.transport.base import Border, redelivered
+from machinery_compat.transport.base import redelivered
+from machinery_compat.transport.border import Border
 from machinery_compat.transport.caretaker import Caretaker, Keys
 from tests.conftest import Names
 from tests.support.services import RedisServer

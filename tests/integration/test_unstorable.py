@@ -12,7 +12,7 @@ from redis import Redis
 
 from machinery_compat import Config, Server, new_signature
 from machinery_compat.errors import BackendError
-from machinery_compat.transport.base import dead_queue
+from machinery_compat.transport.payloads import dead_queue
 from tests.support.python_worker import PythonWorker
 from tests.support.stores import DYNAMODB, dynamodb_environment
 from tests.support.waiting import wait_for

@@ -8,7 +8,8 @@ import pytest
 
 from machinery_compat import Celery, Signature, new_signature
 from machinery_compat.errors import ConfigError
-from machinery_compat.transport.base import Border, TaskPayload, deliveries, redelivered
+from machinery_compat.transport.base import TaskPayload, deliveries, redelivered
+from machinery_compat.transport.border import Border
 from machinery_compat.transport.redelivery import Fate, fate_of
 
 BODY = new_signature("a", "b ").encode()
