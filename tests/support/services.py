@@ -463,7 +463,8 @@ class PubSubServer(Server):
     def start(self, timeout: float = PUBSUB_START_SECONDS) -> Self:
         super().start(timeout)
         # How the clients of both languages learn of it.
-        self._before = os.environ.get(self.VARIABLE)
+        if os.environ.get(self.VARIABLE) != self.host:
+            self._before = os.environ.get(self.VARIABLE)
         os.environ[self.VARIABLE] = self.host
         return self
 
