@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 
 from celery._state import get_current_task
@@ -20,6 +21,7 @@ from kombu.exceptions import OperationalError
 
 from machinery_compat import canvas, continuation, errors, followers
 from machinery_compat.transport.base import SERIALIZER
+from machinery_compat.transport.reconnect import Unconfirmed
 from machinery_compat.wire import (
     FAILURE,
     SUCCESS,
@@ -103,12 +105,29 @@ class Workflow:
         backend.put_group(GroupMeta(group_uuid=group.group_uuid, task_uuids=group.get_uuids(), created_at=now_text()))
         backend.put_pending(group.tasks)
         with self.app.machinery.border.states_written(), self.app.producer_or_acquire() as producer:
+            sent = count(1)
+
+            def publish(signature: Signature, retry: bool = True, declare: bool = True) -> None:
+                self._publish(producer, signature, retry, declare)
+                if progress is not None:
+                    progress(next(sent), len(group.tasks))
+
+            firsts: dict[str, Signature] = {}
+            for signature in group.tasks:
+                firsts.setdefault(signature.routing_key, signature)
+            rest = [signature for signature in group.tasks if firsts[signature.routing_key] is not signature]
+            # The first one for each queue connects and declares, if need be more than once.
+            for signature in firsts.values():
+                publish(signature)
             batches = producer.supports_batch_publish
-            with producer.batch(max_size=GROUP_BATCH) if batches else nullcontext():
-                for number, signature in enumerate(group.tasks, 1):
-                    self._publish(producer, signature, retry=not batches)
-                    if progress is not None:
-                        progress(number, len(group.tasks))
+            for start in range(0, len(rest), GROUP_BATCH):
+                try:
+                    with producer.batch(max_size=GROUP_BATCH) if batches else nullcontext():
+                        for signature in rest[start : start + GROUP_BATCH]:
+                            publish(signature, retry=not batches, declare=not batches)
+                except Unconfirmed as exc:
+                    for signature in exc.signatures:
+                        self._publish(producer, signature, retry=True)
 
     def send_chord(self, chord: Chord, progress: Callable[[int, int], None] | None = None) -> None:
         """Sends a chord's group; each member carries the callback; mirrors Go's SendChord."""
@@ -124,14 +143,14 @@ class Workflow:
             self._publish(producer, signature, retry=self.app.conf.task_publish_retry)
         return signature
 
-    def _publish(self, producer: Any, signature: Signature, retry: bool) -> None:
+    def _publish(self, producer: Any, signature: Signature, retry: bool, declare: bool = True) -> None:
         queue = self.app.machinery.border.queue_for(signature.routing_key)
         producer.publish(
             signature,
             serializer=SERIALIZER,
             exchange=queue.exchange if queue else self.app.amqp.default_exchange,
             routing_key=queue.routing_key if queue else signature.routing_key,
-            declare=[queue or self.app.amqp.default_exchange],
+            declare=[queue or self.app.amqp.default_exchange] if declare else (),
             delivery_mode=2,
             retry=retry,
             retry_policy=dict(self.app.conf.task_publish_retry_policy),

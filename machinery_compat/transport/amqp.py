@@ -26,6 +26,7 @@ from machinery_compat.transport.amqp_message import (
     delay_ms,
     is_celery_message,
 )
+from machinery_compat.transport.confirmed_batch import ConfirmedBatch
 from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingConnection
 from machinery_compat.transport.dead_amqp import AMQPDeadLetters
 from machinery_compat.transport.event_loop import EventLoopTransport
@@ -64,7 +65,8 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
     # -- publishing
 
     def basic_publish(self, msg: Any, exchange: str = "", routing_key: str = "", **kwargs: Any) -> Any:
-        """Publishes a message; a task is there when this returns."""
+        """Publishes a message; a task is there when this returns, or at the end of its batch."""
+        batch: ConfirmedBatch | None = kwargs.pop("_publish_batch", None)
         if not isinstance(msg, Signature):
             return super().basic_publish(msg, exchange=exchange, routing_key=routing_key, **kwargs)
         exchange, routing_key = self.border.route(exchange, routing_key)
@@ -76,9 +78,13 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
         self.border.before_publish(msg, "amqp://")
         delay = delay_ms(msg)
         if delay:
+            if batch is not None:
+                batch.settle()
             return self.publish_delayed(message, delay, exchange, msg.routing_key)
         # Without it the broker drops what no queue gets, and says nothing.
         kwargs["mandatory"] = True
+        if batch is not None:
+            return self.publish_in_batch(batch, message, exchange, routing_key, **kwargs)
         return self.publish_confirmed(message, exchange=exchange, routing_key=routing_key, **kwargs)
 
     def publish_delayed(self, message: amqp.Message, delay: int, exchange: str, routing_key: str) -> None:
@@ -328,6 +334,7 @@ class Transport(EventLoopTransport, pyamqp.Transport):  # type: ignore[misc]
     """Kombu transport for Machinery's AMQP URLs."""
 
     Connection = Connection
+    implements = pyamqp.Transport.implements.extend(batch_publish=True)
 
     def establish_connection(self) -> Any:
         client = self.client

@@ -13,6 +13,7 @@ from typing import Any
 import amqp
 from kombu.transport import pyamqp
 
+from machinery_compat.transport.confirmed_batch import ConfirmedBatch
 from machinery_compat.transport.reconnect import Unavailable
 
 __all__ = ["CONFIRM_TIMEOUT", "ConfirmingChannel", "ConfirmingConnection"]
@@ -95,7 +96,8 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
         self._sent = 0
         #: Delivery tag -> whether the broker has taken the message; None while it has not said.
         self._verdicts: dict[int, bool | None] = {}
-        self._returned: amqp.ChannelError | None = None
+        #: The exchanges and keys of the messages that no queue was there for.
+        self._returned: list[tuple[str, str]] = []
         #: The exchange and the key of the message for which no queue was there just now.
         self._unroutable: tuple[str, str] | None = None
         super().__init__(connection, *args, **kwargs)
@@ -135,13 +137,8 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
         """
         limit = confirm_timeout or self.confirm_timeout
         self._expect_unblocked(limit)
-        if not self._confirming:
-            self.events["basic_ack"].add(self._on_confirmed)
-            self.events["basic_nack"].add(self._on_refused)
-            self.events["basic_return"].add(self._on_returned)
-            self.confirm_select()
-            self._confirming = True
-        self._returned = None
+        self._select_confirms()
+        self._returned.clear()
         tag = self._sent + 1
         self._verdicts[tag] = None
         try:
@@ -153,11 +150,52 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
             self._verdicts.pop(tag, None)
         if not taken:
             raise amqp.RecoverableChannelError("it has refused the message; a queue may be full")
-        if self._returned is not None:
+        if self._returned:
             raise self._undeliverable(
                 exchange, routing_key, f"no queue gets what exchange {exchange!r} is sent with key {routing_key!r}"
             )
         self._unroutable = None
+
+    def _select_confirms(self) -> None:
+        if not self._confirming:
+            self.events["basic_ack"].add(self._on_confirmed)
+            self.events["basic_nack"].add(self._on_refused)
+            self.events["basic_return"].add(self._on_returned)
+            self.confirm_select()
+            self._confirming = True
+
+    # -- many messages, which are confirmed while others are being sent
+
+    def create_publish_batch(self, max_size: int) -> ConfirmedBatch:
+        self._expect_unblocked(self.confirm_timeout)
+        self._select_confirms()
+        self._returned.clear()
+        return ConfirmedBatch(self, max_size)
+
+    def publish_in_batch(self, batch: ConfirmedBatch, msg: Any, exchange: str, routing_key: str, **kwargs: Any) -> None:
+        """Publishes a message whose confirmation the batch waits for."""
+        kwargs.pop("confirm_timeout", None)
+        tag = self._sent + 1
+        self._verdicts[tag] = None
+        try:
+            self._send(msg, exchange, routing_key, **kwargs)
+        except BaseException:
+            self._verdicts.pop(tag, None)
+            raise
+        batch.add(tag, len(msg.body), (exchange, routing_key))
+
+    def verdicts(self, tags: list[int]) -> tuple[dict[int, bool | None], set[tuple[str, str]]]:
+        """What the broker says of messages, and the routes that lead to no queue; None is said of what is not known."""
+        try:
+            for tag in tags:
+                self._verdict(tag, self.confirm_timeout)
+        except (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors, Unavailable):
+            pass
+        return {tag: self._verdicts.pop(tag, None) for tag in tags}, set(self._returned)
+
+    def forget(self, tags: list[int]) -> None:
+        for tag in tags:
+            self._verdicts.pop(tag, None)
 
     def _send(self, msg: Any, exchange: str, routing_key: str, **kwargs: Any) -> Any:
         sent = super().basic_publish(msg, exchange=exchange, routing_key=routing_key, **kwargs)
@@ -226,8 +264,8 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
             if waiting == tag or (multiple and waiting <= tag):
                 self._verdicts[waiting] = taken
 
-    def _on_returned(self, exc: amqp.ChannelError, *args: Any) -> None:
-        self._returned = exc
+    def _on_returned(self, exc: amqp.ChannelError, exchange: str, routing_key: str, message: Any) -> None:
+        self._returned.append((exchange, routing_key))
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         if self.connection is not None and self.connection.blocked:

@@ -15,16 +15,25 @@ from typing import TYPE_CHECKING, Any
 from kombu import Connection as KombuConnection
 from kombu.connection import ConnectionPool as KombuConnectionPool
 from kombu.connection import PooledConnection as KombuPooledConnection
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 from kombu.utils.functional import retry_over_time
 
 from machinery_compat import errors, urls
 from machinery_compat.transport.base import FAILOVER_PREFIX
+from machinery_compat.wire import Signature
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["LONGEST_PAUSE", "ConnectionPool", "PersistentConnection", "PooledConnection", "Unavailable", "pauses"]
+__all__ = [
+    "LONGEST_PAUSE",
+    "ConnectionPool",
+    "PersistentConnection",
+    "PooledConnection",
+    "Unavailable",
+    "Unconfirmed",
+    "pauses",
+]
 
 #: The longest pause between two attempts, in seconds.
 LONGEST_PAUSE = 30.0
@@ -32,6 +41,18 @@ LONGEST_PAUSE = 30.0
 
 class Unavailable(errors.BrokerError, OperationalError):  # type: ignore[misc]
     """The broker cannot be reached, or takes no messages now."""
+
+
+class Unconfirmed(BatchPublishError):  # type: ignore[misc]
+    """Some messages of a batch are not known to be at the broker.
+
+    Attributes:
+        signatures: the tasks in them, in order.
+    """
+
+    def __init__(self, signatures: list[Signature]) -> None:
+        super().__init__(f"the broker has not confirmed {len(signatures)} messages")
+        self.signatures = signatures
 
 
 def pauses() -> Iterator[int]:
