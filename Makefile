@@ -39,6 +39,7 @@ lint: $(STAMP)-dev  ## style, types, architecture, links of the docs
 bench: servers  ## comparisons with plain Celery and with Go, ratios side by side
 	$(PY) benchmarks/codec.py
 	$(PY) benchmarks/throughput.py
+	$(PY) benchmarks/throughput.py --broker amqp
 	$(PY) benchmarks/chord.py
 
 format: $(STAMP)-dev

@@ -1,7 +1,9 @@
 """Send and consume rates of a task that does nothing: this project, plain Celery and Go's Machinery.
 
-All three use the same broker, and the same Redis for their results, each at its own defaults; the
-Python workers have the same pool and concurrency. The systems take turns, round by round, and each
+All of them use the same broker, and the same Redis for their results, each at its own defaults; the
+Python workers have the same pool and concurrency. "Celery, alike" is plain Celery with the settings
+that come nearest to the defaults here: late acknowledgements, STARTED told, and on RabbitMQ
+confirmed messages. The systems take turns, round by round, and each
 figure is the median of its rounds, so that a machine whose speed drifts treats them alike.
 
     python benchmarks/throughput.py [--broker amqp] [--tasks 3000] [--rounds 3] [--pool prefork] [--concurrency 2]
@@ -129,6 +131,17 @@ class PlainCelery(System):
         return self.python_worker("benchmarks.worker_plain")
 
 
+class CeleryAlike(PlainCelery):
+    name = "Celery, alike"
+
+    def send(self, count: int) -> list[str]:
+        task = apps.alike(self.broker, self.results)
+        return [task.delay(1, 2).id for _ in range(count)]
+
+    def start_worker(self) -> Callable[[], object]:
+        return self.python_worker("benchmarks.worker_alike")
+
+
 class Go(System):
     name = "Go Machinery"
     done = b'"State":"SUCCESS"'
@@ -166,7 +179,7 @@ def main() -> int:
         redis = stack.enter_context(RedisServer())
         systems: list[System] = []
         broker = stack.enter_context(RabbitServer()).url() if options.broker == "amqp" else redis.url(0)
-        for kind in (Ours, PlainCelery, Go):
+        for kind in (Ours, PlainCelery, CeleryAlike, Go):
             try:
                 systems.append(kind(broker, redis, directory, options.pool, options.concurrency))
             except Unavailable as error:
