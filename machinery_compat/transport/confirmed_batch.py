@@ -36,6 +36,7 @@ class ConfirmedBatch:
 
     def __init__(self, channel: ConfirmingChannel, max_size: int) -> None:
         self.channel = channel
+        #: The task that is being sent, or was sent last.
         self._sending: Signature | None = None
         #: What is on its way: the tag, the task and its route.
         self._waiting: list[tuple[int, Signature, tuple[str, str]]] = []
@@ -48,15 +49,18 @@ class ConfirmedBatch:
         if self._broken:
             self._failed.append(message)
             return
-        self._sending = message
         try:
+            if self._sending is None:
+                self.channel.begin_batch()
+            self._sending = message
             self.channel.basic_publish(message, _publish_batch=self, **options)
             if self._bytes > MOST_BYTES or len(self._waiting) >= MOST_MESSAGES:
                 self.settle()
         except _FAILED:
-            self._break()
-            if message not in self._failed:
-                self._failed.append(message)
+            self._broken = True
+            self._failed += [signature for _, signature, _ in self._waiting]
+            self._failed.append(message)
+            self._waiting.clear()
 
     def add(self, tag: int, size: int, route: tuple[str, str]) -> None:
         """Called by the channel for a message that it has sent.
@@ -79,11 +83,6 @@ class ConfirmedBatch:
         ]
         if None in verdicts.values():
             self._broken = True
-
-    def _break(self) -> None:
-        self._broken = True
-        self._failed += [signature for _, signature, _ in self._waiting]
-        self._waiting.clear()
 
     def flush(self) -> None:
         """Waits for the rest.

@@ -167,10 +167,12 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
     # -- many messages, which are confirmed while others are being sent
 
     def create_publish_batch(self, max_size: int) -> ConfirmedBatch:
+        return ConfirmedBatch(self, max_size)
+
+    def begin_batch(self) -> None:
         self._expect_unblocked(self.confirm_timeout)
         self._select_confirms()
         self._returned.clear()
-        return ConfirmedBatch(self, max_size)
 
     def publish_in_batch(self, batch: ConfirmedBatch, msg: Any, exchange: str, routing_key: str, **kwargs: Any) -> None:
         """Publishes a message whose confirmation the batch waits for."""

@@ -68,8 +68,9 @@ def test_large_ones_and_delayed_ones_arrive_too(rabbit_server: RabbitServer, ser
     assert sorted(pending(server)) == sorted(one.name for one in members)
 
 
-def test_the_connection_is_lost_on_the_way(rabbit_server: RabbitServer, server: Server) -> None:
-    server.send_group(group(), progress=at(STRUCK, rabbit_server.close_connections))
+@pytest.mark.parametrize("struck", [1, STRUCK, SIZE])
+def test_the_connection_is_lost_on_the_way(rabbit_server: RabbitServer, server: Server, struck: int) -> None:
+    server.send_group(group(), progress=at(struck, rabbit_server.close_connections))
 
     arrived = pending(server)
     assert set(arrived) == {f"task{number}" for number in range(SIZE)}
