@@ -13,6 +13,7 @@ from celery.worker.request import Request as CeleryRequest
 from celery.worker.state import task_ready
 from kombu.utils.encoding import safe_repr
 
+from machinery_compat.backends.fence import Superseded
 from machinery_compat.transport.base import TaskPayload
 
 __all__ = ["Request"]
@@ -57,7 +58,13 @@ class Request(CeleryRequest):  # type: ignore[misc]
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         self._loss = _loss_of(exc_info.exception)
-        if isinstance(self.message, TaskPayload) and not isinstance(_bare(exc_info.exception), NO_FAILURES):
+        exc = _bare(exc_info.exception)
+        if isinstance(self.message, TaskPayload) and self.message.comes_renumbered and isinstance(exc, Superseded):
+            # The later run need not be of this message, which may be the only one that is left of the task.
+            task_ready(self)
+            self.reject(requeue=True)
+            return
+        if isinstance(self.message, TaskPayload) and not isinstance(exc, NO_FAILURES):
             self.message.task_failed()
         try:
             super().on_failure(exc_info, send_failed_event, return_ok)

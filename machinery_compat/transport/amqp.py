@@ -166,40 +166,67 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
         self.basic_consume(queue, consumer_tag, *args, **{**options, "nowait": True})
 
     def _delivered(self, queue: str, callback: Callable[[amqp.Message], Any], raw: amqp.Message) -> None:
-        again = bool(raw.delivery_info["redelivered"])
-        known = again or base.deliveries(body_of(raw)) > 0
-        if not known or is_celery_message(raw) or not self._is_settled(Message(raw, self, queue), again):
-            callback(raw)
+        again, body = bool(raw.delivery_info["redelivered"]), body_of(raw)
+        if (again or base.deliveries(body)) and not is_celery_message(raw):
+            run = self._next_run(Message(raw, self, queue), again)
+            if run is None:
+                return
+            # Not on the broker's message: the state of the run keeps its number from here on.
+            raw.body = base.redelivered(body, run - base.deliveries(body))
+        callback(raw)
 
-    def _is_settled(self, message: Message, again: bool) -> bool:
-        """Whether a message that was delivered before is dealt with, so that its task need not run now.
+    def _next_run(self, message: Message, again: bool) -> int | None:
+        """Which run of its task begins with a message that was delivered before; None where none must begin now.
 
-        RabbitMQ tells that it was, and not how often, nor whether the task had begun.
+        RabbitMQ tells that it was delivered, and not how often, nor whether the task had begun.
 
         Args:
             message: a message that RabbitMQ delivers again, or a counted copy of one.
             again: whether RabbitMQ delivers it again.
         """
-        signature = message.signature
+        signature, count, limit = message.signature, base.deliveries(message.raw_body), self.border.redelivery_limit
         if signature is None:
-            return False
+            return count
+        state, run = self.border.progress_of(signature)
         running = self.border.running(signature.uuid)
-        if isinstance(running, Message) and not running.is_ours():
+        if isinstance(running, Message) and not running.is_ours() and run <= base.deliveries(running.raw_body):
             # The connection was lost, and the task goes on.
             if running.acknowledged:
                 message.ack()
             else:
                 running.adopt(message)
-            return True
-        state = self.border.state_of(signature)
+            return None
         if state == SUCCESS and not has_followers(signature):
             # Its end was stored, and only the acknowledgement was lost.
             message.ack()
-            return True
+            return None
+        # A run with a lower number than what is stored would be refused.
+        last = max(count, run)
         if not again or state not in (STARTED, SUCCESS, FAILURE):
-            return False
+            return last
+        if state != STARTED:
+            return self._run_after_end(message, state, run, last)
+        if last == 0 and limit:
+            # At once and not behind the backlog. One that comes back again goes there, with its count:
+            # a Go worker's states have none.
+            return 1
+        message.raw_body = base.redelivered(message.raw_body, last - count)
         message.lost("its worker or the connection of its worker was lost")
-        return True
+        return None
+
+    def _run_after_end(self, message: Message, state: str, run: int, last: int) -> int | None:
+        """The same for a task whose end is stored, by a run: what follows it may not have been sent.
+
+        It was this message that the run began with, or another one of the same task. So it is not taken for lost,
+        but if this goes on it is what happens after its end that takes the worker along.
+        """
+        if run < last:
+            # It has not begun since it was counted.
+            return last
+        if last <= self.border.redelivery_limit:
+            return last + 1
+        message.bury(f"its state is {state}, but {last + 1} times its worker was lost before it was acknowledged")
+        return None
 
     def message_to_python(self, raw_message: amqp.Message) -> Any:
         queue = self._queue_of.get(raw_message.delivery_info.get("consumer_tag", ""))

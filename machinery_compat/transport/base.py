@@ -183,6 +183,8 @@ class TaskPayload:
     raw_body: bytes = b""
     #: The Signature that this message carries; None on a message of Kombu's own.
     signature: Signature | None = None
+    #: Whether what goes back to its queue comes again with the number of a run that may begin.
+    comes_renumbered = False
     #: Why the task cannot be run, such as arguments that do not convert; the consumer fails it with this.
     argument_error: errors.DecodeError | None = None
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from machinery_compat import Config, Server, new_signature
+from machinery_compat import STARTED, Config, Server, TaskState, new_signature
+from machinery_compat.backends import fence
 from machinery_compat.config import AMQPConfig
 from tests.conftest import Names
 from tests.support.processes import free_port
@@ -302,6 +303,46 @@ def test_a_worker_that_was_frozen_stores_nothing_over_a_later_run(
     wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0)
     expect_healthy(frozen)
     expect_healthy(other)
+
+
+def begin_elsewhere(server: Server, uuid: str, run: int) -> None:
+    """Stores that another worker has begun a run of a task."""
+    state = TaskState(task_uuid=uuid, state=STARTED)
+    fence.sign(state, run)
+    assert server.app.backend.update_states([state], run=run) == [True]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_the_only_message_of_a_task_is_not_lost_to_a_run_that_is_no_more(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff, pool: str
+) -> None:
+    """A copy that a worker without the task has made comes without the number of the run before."""
+    (uuid,) = send(server, 1, 10)
+    begin_elsewhere(server, uuid, 1)
+
+    worker = staff(pool=pool)
+
+    wait_for(lambda: ended(server, [uuid]), 20)
+    wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0)
+    assert [one.uuid for one in worker.executions()] == [uuid]
+    expect_healthy(worker)
+
+
+def test_a_worker_whose_run_does_not_count_any_more_runs_what_it_gets_again(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
+) -> None:
+    """Its connection was lost, another worker has begun the task and died, and the message comes back."""
+    worker = staff(pool="threads")
+    (uuid,) = send(server, 1, 3000)
+    wait_for(lambda: worker.executions())
+    begin_elsewhere(server, uuid, 1)
+
+    rabbit_server.close_connections()
+
+    wait_for(lambda: ended(server, [uuid]), 30)
+    wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0)
+    assert [one.uuid for one in worker.executions()] == [uuid] * 2
+    expect_healthy(worker)
 
 
 @pytest.fixture
