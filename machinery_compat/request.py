@@ -15,6 +15,7 @@ from kombu.utils.encoding import safe_repr
 
 from machinery_compat.backends.fence import Superseded
 from machinery_compat.transport.base import TaskPayload
+from machinery_compat.transport.redelivery import has_followers
 
 __all__ = ["Request"]
 
@@ -72,6 +73,14 @@ class Request(CeleryRequest):  # type: ignore[misc]
             loss, self._loss = self._loss, None
         if self._given_up and loss is not None:
             self._tell_of_failure(loss)
+
+    def _success_was_stored(self) -> Any:
+        # Celery asks when the process has died, and then acknowledges; but here what follows is sent after that.
+        goes_back = self.task.acks_late and self.task.reject_on_worker_lost
+        signature = self.message.signature if isinstance(self.message, TaskPayload) else None
+        if goes_back and signature is not None and has_followers(signature):
+            return False
+        return super()._success_was_stored()
 
     def reject(self, requeue: bool = False) -> None:
         message = self.message

@@ -404,3 +404,19 @@ def test_a_burial_survives_the_loss_of_the_connection(
     queues = rabbit_server.list_queues()
     assert queues[f"{names.queue}:dead"] == 2
     assert queues[names.queue] == 0
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_what_follows_a_task_is_sent_though_its_process_dies_first(
+    rabbit_server: RabbitServer, redis_db: str, names: Names, staff: Staff, tmp_path: Path, broker: str
+) -> None:
+    """SUCCESS is stored by then."""
+    url = rabbit_server.url() if broker == "rabbitmq" else redis_db
+    server = server_of(url, redis_db, names)
+    worker = staff(broker=url, app="tests.fault.follower_app", FLAG=str(tmp_path / "flag"))
+    follower = new_signature("py_multiply", 2)
+
+    server.send_task(new_signature("py_add", 1, 2, on_success=[follower]))
+
+    wait_for(lambda: ended(server, [follower.uuid]), 20)
+    expect_healthy(worker)
