@@ -171,7 +171,7 @@ class Channel(AMQPDeadLetters, base.TaskChannel, ConfirmingChannel):
             run = self._next_run(Message(raw, self, queue), again)
             if run is None:
                 return
-            # Not on the broker's message: the state of the run keeps its number from here on.
+            # What lies at the broker stays as it is; the states of the run say its number.
             raw.body = base.redelivered(body, run - base.deliveries(body))
         callback(raw)
 

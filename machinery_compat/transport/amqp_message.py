@@ -13,7 +13,7 @@ from kombu.transport import pyamqp
 from machinery_compat import errors
 from machinery_compat.transport import base
 from machinery_compat.transport.reconnect import Unavailable
-from machinery_compat.wire import STARTED, Signature, outgoing
+from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature, outgoing
 
 if TYPE_CHECKING:
     from machinery_compat.transport.amqp import Channel
@@ -94,8 +94,7 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.requeue()
 
     def redeliver(self) -> None:
-        if not base.deliveries(self.raw_body) and self._is_known_to_have_begun():
-            # Who gets it again counts it.
+        if self._is_counted_when_it_comes():
             self.requeue()
             return
         try:
@@ -106,9 +105,13 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
             return
         self.ack()
 
-    def _is_known_to_have_begun(self) -> bool:
-        signature = self.signature
-        return signature is not None and self.channel.border.progress_of(signature) == (STARTED, 0)
+    def _is_counted_when_it_comes(self) -> bool:
+        """Whether who gets the message again will see by the state that its first run had begun."""
+        border, signature = self.channel.border, self.signature
+        if signature is None or base.deliveries(self.raw_body) or not border.redelivery_limit:
+            return False
+        state, run = border.progress_of(signature)
+        return run == 0 and state in (STARTED, SUCCESS, FAILURE)
 
     def park(self, seconds: float) -> None:
         try:

@@ -176,7 +176,9 @@ class TaskPayload:
     :func:`deliveries`. The consumer then calls :meth:`lost` when a process of its pool has died.
     Where the broker itself gives a dead worker's messages out again and has no count, the
     transport makes one: it publishes a copy that is :func:`redelivered` in place of a message
-    that the broker says it has delivered before, or gives it up when it is over the limit.
+    that the broker says it has delivered before, or gives it up when it is over the limit. Or it
+    adds the blank where the message is delivered, and the state of the run keeps the count: then
+    what is put back must come with a number that is not below it (``comes_renumbered``).
     """
 
     #: The message as it came, with what marks its redeliveries.

@@ -3,6 +3,9 @@
 The message itself says it: each time it gets one more blank behind its JSON, which JSON skips, in
 Go too. So the count needs no keys of its own, it is there on every broker and in every language's
 hands, and a message that is sent anew, such as a retry, begins without it.
+
+RabbitMQ puts a changed message behind all others. So there the first time is written down by the
+state of the run alone, see ``Channel._next_run``, and only who comes back once more goes there.
 """
 
 from __future__ import annotations

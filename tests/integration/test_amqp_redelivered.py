@@ -166,7 +166,6 @@ def test_a_go_worker_that_dies_in_between_is_counted_too(desk: Desk) -> None:
     """The documents that it writes say nothing of runs."""
     desk.send(count=3)
     desk.take()
-    desk.store(STARTED, 0)
     desk.server.backend.update_states([TaskState(task_uuid="task_1", state=STARTED)])
     desk.lose()
 
