@@ -99,11 +99,12 @@ class Desk:
         return entry
 
 
-@pytest.fixture
-def desk(rabbit_server: RabbitServer, redis_db: str, names: Names) -> Iterator[Desk]:
+@pytest.fixture(params=["results on Redis", "results on RabbitMQ"])
+def desk(request: pytest.FixtureRequest, rabbit_server: RabbitServer, redis_db: str, names: Names) -> Iterator[Desk]:
     settings = AMQPConfig(exchange=names.exchange, binding_key=names.queue)
     broker = rabbit_server.url()
-    server = Server(Config(broker=broker, result_backend=redis_db, default_queue=names.queue, amqp=settings))
+    results = redis_db if request.param == "results on Redis" else broker
+    server = Server(Config(broker=broker, result_backend=results, default_queue=names.queue, amqp=settings))
     server.register_task("py_task", lambda: None)
     desk = Desk(server, names.queue)
     yield desk
