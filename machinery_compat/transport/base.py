@@ -132,12 +132,11 @@ class Border:
         """Why the result store can keep nothing of a task that this process would run; empty where it can."""
         return ""
 
-    def state_of(self, signature: Signature) -> str:
-        """What the result store says of a task's state; empty where nobody keeps it or it cannot be asked."""
-        return self.progress_of(signature)[0]
-
     def progress_of(self, signature: Signature) -> tuple[str, int]:
-        """A task's state likewise, and which run of it that comes from, 0 for the first."""
+        """What the result store says of a task's state, and which run of it that comes from, 0 for the first.
+
+        The state is empty where nobody keeps it or it cannot be asked.
+        """
         return "", 0
 
     def running(self, uuid: str) -> TaskPayload | None:

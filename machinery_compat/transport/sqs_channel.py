@@ -233,7 +233,7 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
             # It was visible for a while although its task goes on.
             running.adopt(received)
             return True
-        state = self.border.state_of(signature)
+        state, run = self.border.progress_of(signature)
         message = Message(delivery, self)
         if state == SUCCESS and not has_followers(signature):
             # Its end was stored, and only the deletion was lost.
@@ -242,6 +242,9 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
         if state == FAILURE and signature.stop_task_deletion_on_error:
             return False
         if state not in (STARTED, SUCCESS, FAILURE):
+            return False
+        if state != STARTED and run < base.deliveries(received.body):
+            # It has not begun since it was counted.
             return False
         message.lost("its worker was lost, or had it for longer than the queue's visibility timeout")
         return True
