@@ -188,16 +188,16 @@ class AppBorder(Border):
                 return str(exc)
         return ""
 
-    def progress_of(self, signature: Signature, of_others: bool = False) -> tuple[str, int] | None:
+    def progress_of(self, signature: Signature, of_others: bool = False) -> tuple[str, int]:
         backend = self.app.backend
         others = of_others and signature.name not in self.app.tasks
         if not isinstance(backend, Backend) or not (others or self._keeps_result(signature)):
             return "", 0
         try:
             state = backend.task_state(signature.uuid)
-        except Exception as exc:
+        except Exception:
             logger.warning("the state of task %s[%s] cannot be read", signature.name, signature.uuid, exc_info=True)
-            return None if backend.exception_safe_to_retry(exc) else ("", 0)
+            return "", 0
         return (state.state, fence.written_by(state)) if state is not None else ("", 0)
 
     def held(self) -> int:

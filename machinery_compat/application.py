@@ -40,7 +40,7 @@ class Task(CeleryTask):  # type: ignore[misc]
             return super().__call__(*args, **kwargs)
         if fence.is_superseded(self.request):
             # Another worker has begun it since; nothing that this run would do counts.
-            raise Ignore
+            raise fence.Superseded
         try:
             if getattr(self.request, "machinery_about", None):
                 args = self.app.machinery.workflow.arguments_told(self, args)

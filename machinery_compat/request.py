@@ -13,7 +13,9 @@ from celery.worker.request import Request as CeleryRequest
 from celery.worker.state import task_ready
 from kombu.utils.encoding import safe_repr
 
+from machinery_compat.backends.fence import Superseded
 from machinery_compat.transport.base import TaskPayload
+from machinery_compat.transport.redelivery import has_followers
 
 __all__ = ["Request"]
 
@@ -57,7 +59,13 @@ class Request(CeleryRequest):  # type: ignore[misc]
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         self._loss = _loss_of(exc_info.exception)
-        if isinstance(self.message, TaskPayload) and not isinstance(_bare(exc_info.exception), NO_FAILURES):
+        exc = _bare(exc_info.exception)
+        if isinstance(self.message, TaskPayload) and self.message.comes_renumbered and isinstance(exc, Superseded):
+            # The later run need not be of this message, which may be the only one that is left of the task.
+            task_ready(self)
+            self.reject(requeue=True)
+            return
+        if isinstance(self.message, TaskPayload) and not isinstance(exc, NO_FAILURES):
             self.message.task_failed()
         try:
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -65,6 +73,14 @@ class Request(CeleryRequest):  # type: ignore[misc]
             loss, self._loss = self._loss, None
         if self._given_up and loss is not None:
             self._tell_of_failure(loss)
+
+    def _success_was_stored(self) -> Any:
+        # Celery asks when the process has died, and then acknowledges; but here what follows is sent after that.
+        goes_back = self.task.acks_late and self.task.reject_on_worker_lost
+        signature = self.message.signature if isinstance(self.message, TaskPayload) else None
+        if goes_back and signature is not None and has_followers(signature):
+            return False
+        return super()._success_was_stored()
 
     def reject(self, requeue: bool = False) -> None:
         message = self.message

@@ -15,14 +15,20 @@ import logging
 import re
 from typing import Any
 
+from celery.exceptions import Ignore
 from kombu.utils import json as kombu_json
 
 from machinery_compat.transport.redelivery import deliveries
 from machinery_compat.wire import FAILURE, RECEIVED, SUCCESS, TaskState
 
-__all__ = ["ENDS", "is_superseded", "may_replace", "run_of", "sign", "supersede", "written_by"]
+__all__ = ["ENDS", "Superseded", "is_superseded", "may_replace", "run_of", "sign", "supersede", "written_by"]
 
 logger = logging.getLogger("machinery_compat.backends")
+
+
+class Superseded(Ignore):  # type: ignore[misc]
+    """A run that must not begin, since the store knows of a later one of its task."""
+
 
 #: What RECEIVED never replaces.
 ENDS = frozenset({SUCCESS, FAILURE})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, TypeVar
 
 import amqp
@@ -31,17 +31,14 @@ from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingCon
 from machinery_compat.transport.dead_amqp import AMQPDeadLetters
 from machinery_compat.transport.event_loop import EventLoopTransport
 from machinery_compat.transport.reconnect import Unavailable
-from machinery_compat.transport.redelivery import Fate, fate_of
-from machinery_compat.wire import Signature
+from machinery_compat.transport.redelivery import has_followers
+from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
 __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
 
 #: How much longer than twice its delay a delay queue is kept, in ms. Go keeps none longer, and when
 #: the broker is slow the queue is gone before the message, or with it.
 DELAY_SLACK = 5_000
-
-#: Seconds until a message is looked at again, when the result store did not answer.
-UNREADABLE_PAUSE = 1.0
 
 #: What can go wrong with a connection or a channel.
 ERRORS: tuple[type[Exception], ...] = (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors)
@@ -175,58 +172,69 @@ class Channel(AMQPDeadLetters, GatheringChannel, ConfirmingChannel):
         self.basic_consume(queue, consumer_tag, *args, **{**options, "nowait": True})
 
     def _delivered(self, queue: str, callback: Callable[[amqp.Message], Any], raw: amqp.Message) -> None:
-        known = raw.delivery_info["redelivered"] or base.deliveries(body_of(raw)) > 0
-        if not known or is_celery_message(raw) or not self._is_settled(raw, queue):
-            self.gather(queue, callback, raw)
+        again, body = bool(raw.delivery_info["redelivered"]), body_of(raw)
+        if (again or base.deliveries(body)) and not is_celery_message(raw):
+            run = self._next_run(Message(raw, self, queue), again)
+            if run is None:
+                return
+            # What lies at the broker stays as it is; the states of the run say its number.
+            raw.body = base.redelivered(body, run - base.deliveries(body))
+        self.gather(queue, callback, raw)
 
-    def _is_settled(self, raw: amqp.Message, queue: str) -> bool:
-        """Whether a message that was delivered before is dealt with, so that its task need not run now.
+    def _next_run(self, message: Message, again: bool) -> int | None:
+        """Which run of its task begins with a message that was delivered before; None where none must begin now.
 
-        RabbitMQ tells that it was, and not how often, nor whether the task had begun: that its state
-        says. One that is to be run again gets what counts its redeliveries here, and is run in the
-        place that it has in its queue.
+        RabbitMQ tells that it was delivered, and not how often, nor whether the task had begun.
 
         Args:
-            raw: a message that RabbitMQ delivers again, or a counted copy of one.
-            queue: its queue.
+            message: a message that RabbitMQ delivers again, or a counted copy of one.
+            again: whether RabbitMQ delivers it again.
         """
-        message = Message(raw, self, queue)
-        signature, again = message.signature, bool(raw.delivery_info["redelivered"])
+        signature, count, limit = message.signature, base.deliveries(message.raw_body), self.border.redelivery_limit
         if signature is None:
-            return False
+            return count
+        # Of a task that only others know too: the copy that waits for them carries the number.
+        state, run = self.border.progress_of(signature, of_others=True)
         running = self.border.running(signature.uuid)
-        if isinstance(running, Message) and not running.is_ours():
+        if isinstance(running, Message) and not running.is_ours() and run <= base.deliveries(running.raw_body):
             # The connection was lost, and the task goes on.
             if running.acknowledged:
                 message.ack()
             else:
                 running.adopt(message)
-            return True
-        progress = self.border.progress_of(signature, of_others=True)
-        if progress is None:
-            self._ask_again(message)
-            return True
-        fate = fate_of(signature, message.raw_body, *progress)
-        if fate is Fate.ENDED:
+            return None
+        if state == SUCCESS and not has_followers(signature):
+            # Its end was stored, and only the acknowledgement was lost.
             message.ack()
-            return True
-        count = base.deliveries(message.raw_body)
-        # Whoever has only had it since the run that the store knows of is not counted.
-        message.raw_body = base.redelivered(message.raw_body, max(progress[1] - count, 0))
-        if fate is Fate.LOST and again:
-            if base.deliveries(message.raw_body) >= self.border.redelivery_limit:
-                message.lost("its worker or the connection of its worker was lost")
-                return True
-            message.raw_body = base.redelivered(message.raw_body)
-        raw.body = message.raw_body
-        return False
+            return None
+        # A run with a lower number than what is stored would be refused.
+        last = max(count, run)
+        # The states of a Go worker have no number.
+        began = state == STARTED and (run >= count or not run)
+        ended = state in (SUCCESS, FAILURE) and run >= count
+        if not again or not (began or ended):
+            # It has not begun since it was counted: others only had it, or handed it back.
+            return last
+        if ended:
+            return self._run_after_end(message, state, last)
+        if last == 0 and limit:
+            # At once and not behind the backlog. One that comes back again goes there, with its count:
+            # a Go worker's states have none.
+            return 1
+        message.raw_body = base.redelivered(message.raw_body, last - count)
+        message.lost("its worker or the connection of its worker was lost")
+        return None
 
-    def _ask_again(self, message: Message) -> None:
-        """Lets a message wait whose task's state cannot be read: its run might be one that the store refuses."""
-        give_back = partial(message.reject_log_error, base.logger, ERRORS, requeue=True)
-        if self.connection.client.transport.call_later(UNREADABLE_PAUSE, give_back) is None:
-            sleep(UNREADABLE_PAUSE)
-            give_back()
+    def _run_after_end(self, message: Message, state: str, last: int) -> int | None:
+        """The same for a task whose end is stored, by a run: what follows it may not have been sent.
+
+        It was this message that the run began with, or another one of the same task. So it is not taken for lost,
+        but if this goes on it is what happens after its end that takes the worker along.
+        """
+        if last <= self.border.redelivery_limit:
+            return last + 1
+        message.bury(f"its state is {state}, but {last + 1} times its worker was lost before it was acknowledged")
+        return None
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         consumed = bool(self.callbacks)

@@ -13,7 +13,7 @@ from kombu.transport import pyamqp
 from machinery_compat import errors
 from machinery_compat.transport import base, payloads
 from machinery_compat.transport.reconnect import Unavailable
-from machinery_compat.wire import Signature, outgoing
+from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature, outgoing
 
 if TYPE_CHECKING:
     from machinery_compat.transport.amqp import Channel
@@ -32,6 +32,7 @@ LONGEST_KEY = 255
 class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
     """An AMQP message from a queue of tasks; its Signature is None when it holds none."""
 
+    comes_renumbered = True
     channel: Channel
     delivery_tag: int
     delivery_info: dict[str, Any]
@@ -58,7 +59,7 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
     def adopt(self, again: Message) -> None:
         """Goes on as another delivery of the same message, which came after its own connection was lost."""
         self.channel, self.delivery_tag, self.delivery_info = again.channel, again.delivery_tag, again.delivery_info
-        self.raw_body = again.raw_body
+        self.raw_body = max(self.raw_body, again.raw_body, key=base.deliveries)
 
     def is_ours(self) -> bool:
         # With the connection goes the message: the broker gives it out again.
@@ -93,6 +94,9 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
         self.requeue()
 
     def redeliver(self) -> None:
+        if self._is_counted_when_it_comes():
+            self.requeue()
+            return
         try:
             self.channel.publish_again(self, base.redelivered(self.raw_body))
         except Unavailable as exc:
@@ -100,6 +104,14 @@ class Message(base.TaskPayload, pyamqp.Message):  # type: ignore[misc]
             self.requeue()
             return
         self.ack()
+
+    def _is_counted_when_it_comes(self) -> bool:
+        """Whether who gets the message again will see by the state that its first run had begun."""
+        border, signature = self.channel.border, self.signature
+        if signature is None or base.deliveries(self.raw_body) or not border.redelivery_limit:
+            return False
+        state, run = border.progress_of(signature)
+        return run == 0 and state in (STARTED, SUCCESS, FAILURE)
 
     def park(self, seconds: float) -> None:
         try:

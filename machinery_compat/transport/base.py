@@ -55,13 +55,17 @@ class TaskPayload:
     ``delivery_info["redelivered"]`` and ``border.received(signatures, runs)`` after
     :func:`deliveries`. The consumer then calls :meth:`lost` when a process of its pool has died.
     Where the broker itself gives a dead worker's messages out again and has no count, the
-    transport makes one, of what the result store knows of the task's runs.
+    transport makes one, of what the result store knows of the task's runs: it adds the blanks where
+    the message is delivered. Then what is put back must come again with a number that is not below
+    that of the store (``comes_renumbered``).
     """
 
     #: The message as it came, with what marks its redeliveries.
     raw_body: bytes = b""
     #: The Signature that this message carries; None on a message of Kombu's own.
     signature: Signature | None = None
+    #: Whether what goes back to its queue comes again with the number of a run that may begin.
+    comes_renumbered = False
     #: Why the task cannot be run, such as arguments that do not convert; the consumer fails it with this.
     argument_error: errors.DecodeError | None = None
 

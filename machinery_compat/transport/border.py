@@ -110,10 +110,10 @@ class Border:
         """Why the result store can keep nothing of a task that this process would run; empty where it can."""
         return ""
 
-    def progress_of(self, signature: Signature, of_others: bool = False) -> tuple[str, int] | None:
+    def progress_of(self, signature: Signature, of_others: bool = False) -> tuple[str, int]:
         """A task's state in the result store, and which run of it that comes from, 0 for the first.
 
-        The state is empty where nobody keeps it; None when the store cannot be asked now.
+        The state is empty where nobody keeps it or it cannot be asked.
 
         Args:
             signature: the task.

@@ -210,7 +210,7 @@ class Channel(PubSubDeadLetters, base.TaskChannel, virtual.Channel):  # type: ig
             else:
                 running.adopt(arrived)
             return True
-        fate = fate_of(signature, arrived.body, *(self.border.progress_of(signature) or ("", 0)))
+        fate = fate_of(signature, arrived.body, *self.border.progress_of(signature))
         if fate is Fate.ENDED:
             self.keeper.settle(arrived.held)
         elif fate is Fate.LOST:

@@ -3,6 +3,9 @@
 The message itself says it: each time it gets one more blank behind its JSON, which JSON skips, in
 Go too. So the count needs no keys of its own, it is there on every broker and in every language's
 hands, and a message that is sent anew, such as a retry, begins without it.
+
+RabbitMQ puts a changed message behind all others. So there the first time is written down by the
+state of the run alone, see ``Channel._next_run``, and only who comes back once more goes there.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from enum import Enum, auto
 from machinery_compat import celery_header
 from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
-__all__ = ["REDELIVERY_LIMIT", "Fate", "deliveries", "fate_of", "given_up_reason", "redelivered"]
+__all__ = ["REDELIVERY_LIMIT", "Fate", "deliveries", "fate_of", "given_up_reason", "has_followers", "redelivered"]
 
 #: How often a message is put back at most; the setting ``machinery_redelivery_limit``.
 REDELIVERY_LIMIT = 5
@@ -63,13 +66,13 @@ def fate_of(signature: Signature, body: bytes, state: str, run: int) -> Fate:
         state: the task's state in the result store; empty where nobody keeps it.
         run: which run of the task has written that, 0 for the first.
     """
-    if state == SUCCESS and not _has_followers(signature):
+    if state == SUCCESS and not has_followers(signature):
         return Fate.ENDED
     if state in (STARTED, SUCCESS, FAILURE) and run >= deliveries(body):
         return Fate.LOST
     return Fate.WAITING
 
 
-def _has_followers(signature: Signature) -> bool:
+def has_followers(signature: Signature) -> bool:
     """Whether something follows a task's success, which whoever ran it may not have sent."""
     return bool(signature.on_success or signature.chord_callback or celery_header.HEADER in (signature.headers or ()))

@@ -233,7 +233,7 @@ class Channel(SQSDeadLetters, Publishing, memory.Channel):  # type: ignore[misc]
             # It was visible for a while although its task goes on.
             running.adopt(received)
             return True
-        state, run = self.border.progress_of(signature) or ("", 0)
+        state, run = self.border.progress_of(signature)
         if state == FAILURE and signature.stop_task_deletion_on_error:
             return False
         fate = fate_of(signature, received.body, state, run)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from machinery_compat import Config, Server, Signature, TaskState, new_signature
+from machinery_compat import STARTED, Config, Server, Signature, TaskState, new_signature
+from machinery_compat.backends import fence
 from machinery_compat.config import AMQPConfig
 from machinery_compat.transport.amqp_message import amqp_message
 from machinery_compat.transport.base import redelivered
@@ -279,7 +280,9 @@ def hand_back(server: Server, names: Names, signature: Signature, state: TaskSta
         ("STARTED", "", 0, 1),
         ("STARTED", '{"run": 1}', 0, 2),
         # Counted before, and handed back since by a worker that does not know the task, as Go does.
-        ("STARTED", "", 1, 1),
+        ("STARTED", '{"run": 1}', 2, 2),
+        # Begun by a Go worker, whose states have no number.
+        ("STARTED", "", 1, 2),
         ("STARTED", '{"run": 1}', 1, 2),
         # Taken for its second run by a worker that has not begun it.
         ("RECEIVED", '{"run": 1}', 0, 1),
@@ -324,7 +327,7 @@ def test_a_message_waits_for_a_store_that_knows_its_run(
         way.shut()
 
         worker = staff(backend=f"redis://127.0.0.1:{way.port}/0")
-        wait_for(lambda: worker.text().count("cannot be read") > 1, 20)
+        wait_for(lambda: "cannot be read" in worker.text(), 20)
         assert worker.executions() == []
         way.open()
 
@@ -410,6 +413,46 @@ def test_a_worker_that_was_frozen_stores_nothing_over_a_later_run(
     expect_healthy(other)
 
 
+def begin_elsewhere(server: Server, uuid: str, run: int) -> None:
+    """Stores that another worker has begun a run of a task."""
+    state = TaskState(task_uuid=uuid, state=STARTED)
+    fence.sign(state, run)
+    assert server.app.backend.update_states([state], run=run) == [True]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_the_only_message_of_a_task_is_not_lost_to_a_run_that_is_no_more(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff, pool: str
+) -> None:
+    """A copy that a worker without the task has made comes without the number of the run before."""
+    (uuid,) = send(server, 1, 10)
+    begin_elsewhere(server, uuid, 1)
+
+    worker = staff(pool=pool)
+
+    wait_for(lambda: ended(server, [uuid]), 20)
+    wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0)
+    assert [one.uuid for one in worker.executions()] == [uuid]
+    expect_healthy(worker)
+
+
+def test_a_worker_whose_run_does_not_count_any_more_runs_what_it_gets_again(
+    rabbit_server: RabbitServer, server: Server, names: Names, staff: Staff
+) -> None:
+    """Its connection was lost, another worker has begun the task and died, and the message comes back."""
+    worker = staff(pool="threads")
+    (uuid,) = send(server, 1, 3000)
+    wait_for(lambda: worker.executions())
+    begin_elsewhere(server, uuid, 1)
+
+    rabbit_server.close_connections()
+
+    wait_for(lambda: ended(server, [uuid]), 30)
+    wait_for(lambda: rabbit_server.list_queues()[names.queue] == 0)
+    assert [one.uuid for one in worker.executions()] == [uuid] * 2
+    expect_healthy(worker)
+
+
 @pytest.fixture
 def impatient(rabbit_server: RabbitServer) -> Iterator[None]:
     """RabbitMQ closes the channel of who has not acknowledged within 1 s; its default is half an hour."""
@@ -469,3 +512,19 @@ def test_a_burial_survives_the_loss_of_the_connection(
     queues = rabbit_server.list_queues()
     assert queues[f"{names.queue}:dead"] == 2
     assert queues[names.queue] == 0
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_what_follows_a_task_is_sent_though_its_process_dies_first(
+    rabbit_server: RabbitServer, redis_db: str, names: Names, staff: Staff, tmp_path: Path, broker: str
+) -> None:
+    """SUCCESS is stored by then."""
+    url = rabbit_server.url() if broker == "rabbitmq" else redis_db
+    server = server_of(url, redis_db, names)
+    worker = staff(broker=url, app="tests.fault.follower_app", FLAG=str(tmp_path / "flag"))
+    follower = new_signature("py_multiply", 2)
+
+    server.send_task(new_signature("py_add", 1, 2, on_success=[follower]))
+
+    wait_for(lambda: ended(server, [follower.uuid]), 20)
+    expect_healthy(worker)

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,11 +18,12 @@ from celery import chord as celery_chord
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
-from machinery_compat import Celery, Chain, Chord, Config, Group, Server, Signature, TaskError, new_signature
+from machinery_compat import Celery, Chain, Chord, Config, Group, Server, Signature, TaskError, TaskState, new_signature
+from machinery_compat.backends import fence
 from machinery_compat.cli import machinery
 from machinery_compat.config import SQSConfig
 from machinery_compat.errors import BrokerError, EncodeError, MachineryError
-from machinery_compat.transport.base import SERIALIZER
+from machinery_compat.transport.base import SERIALIZER, deliveries, redelivered
 from tests.conftest import Names
 from tests.support.processes import free_port
 from tests.support.python_worker import PythonWorker
@@ -439,3 +440,28 @@ def test_a_server_that_is_away_for_a_while_ends_no_worker(redis_db: str, names: 
         broker.create()
         assert broker.server().send_task(new_signature("py_add", 3)).get_with_timeout(30) == [3]
         assert worker.process.running()
+
+
+def test_a_counted_message_that_has_not_begun_is_not_counted_again(broker: Broker) -> None:
+    """The state is that of the run before: it had ended, and its worker died before it had deleted the message."""
+    url, server = broker.create(), broker.server()
+    server.register_task("py_task", lambda: None)
+    signature = new_signature("py_task", uuid="task_1")
+    state = TaskState(task_uuid="task_1", state="FAILURE", error="no")
+    fence.sign(state, 1)
+    server.app.backend.update_states([state])
+    broker.client.send_message(QueueUrl=url, MessageBody=redelivered(signature.encode(), 2).decode())
+    assert broker.take(hidden=0)
+    found: list[Any] = []
+
+    with server.app.connection_for_read() as connection:
+        connection.Consumer(server.app.amqp.queues[broker.queue], on_message=found.append).consume()
+        wait_for(lambda: drained(connection) and found, WAIT)
+
+    assert deliveries(found[0].raw_body) == 2
+
+
+def drained(connection: Any) -> bool:
+    with suppress(TimeoutError):
+        connection.drain_events(timeout=0.2)
+    return True
