@@ -20,7 +20,18 @@ from celery.signals import task_retry, worker_process_init
 from celery.worker import state as worker_state
 from kombu import Queue
 
-from machinery_compat import backends, canvas, celery_header, continuation, errors, followers, tracing, urls, watchdog
+from machinery_compat import (
+    backends,
+    canvas,
+    celery_header,
+    continuation,
+    errors,
+    followers,
+    sending,
+    tracing,
+    urls,
+    watchdog,
+)
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config, ConfigWatcher, GCPPubSubConfig, RedisConfig, SQSConfig
@@ -199,7 +210,8 @@ class AppBorder(Border):
             return
         backend = self.app.backend
         if isinstance(backend, Backend) and not _ignores_result(signature):
-            backend.store_pending(signature, server, command)
+            with sending.naming(backend):
+                backend.store_pending(signature, server, command)
 
     def run(self, body: bytes) -> None:
         with self._states_written(False):
@@ -386,10 +398,11 @@ def _merge_transport_options(sender: CeleryApp, **kwargs: Any) -> None:
         # Read from the environment where the settings have none.
         url = conf.get(name)
         told = urls.with_colon(url) if url else url
-        if name == "result_backend" and isinstance(told, str):
-            told = backends.setting_for(sender, told)
         if told != url:
             conf[name] = told
+    # The attribute is what Celery will use: a variable that its command sets goes before the setting.
+    if isinstance(conf.result_backend, str):
+        backends.claim(sender, conf.result_backend)
     conf.broker_transport_options = {**ours, **conf.broker_transport_options, OPTION: sender.machinery.border}
 
 

@@ -18,7 +18,7 @@ from celery.result import allow_join_result
 from celery.utils.functional import arity_greater
 from kombu.exceptions import OperationalError
 
-from machinery_compat import canvas, continuation, errors, followers
+from machinery_compat import canvas, continuation, errors, followers, sending
 from machinery_compat.transport.base import SERIALIZER
 from machinery_compat.wire import (
     FAILURE,
@@ -100,8 +100,10 @@ class Workflow:
             outgoing.check(signature)
             _complete(signature)
         backend = self.app.backend
-        backend.put_group(GroupMeta(group_uuid=group.group_uuid, task_uuids=group.get_uuids(), created_at=now_text()))
-        backend.put_pending(group.tasks)
+        document = GroupMeta(group_uuid=group.group_uuid, task_uuids=group.get_uuids(), created_at=now_text())
+        with sending.naming(backend):
+            backend.put_group(document)
+            backend.put_pending(group.tasks)
         with self.app.machinery.border.states_written(), self.app.producer_or_acquire() as producer:
             batches = producer.supports_batch_publish
             with producer.batch(max_size=GROUP_BATCH) if batches else nullcontext():
