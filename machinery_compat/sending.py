@@ -1,4 +1,4 @@
-"""What a sender sees of a result backend that is away."""
+"""Errors of senders: what is no task, and a result backend that is away."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from kombu.exceptions import OperationalError
 
 from machinery_compat import errors
 
-__all__ = ["StoreLost", "StoreUnreachable", "naming"]
+__all__ = ["StoreLost", "StoreUnreachable", "expect", "naming"]
+
+_MADE_WITH = {
+    "Signature": 'new_signature("add", 1, 2)',
+    "Chain": "Chain(signature, signature)",
+    "Group": "Group(signature, signature)",
+    "Chord": "Chord(group, callback)",
+}
 
 
 class StoreUnreachable(errors.BackendError, OperationalError):  # type: ignore[misc]
@@ -38,3 +45,13 @@ def naming(backend: Any) -> Iterator[None]:
             f"the result backend {backend.as_uri()} (result_backend, RESULT_BACKEND) cannot be reached: "
             f"{str(exc) or type(exc).__name__}"
         ) from exc
+
+
+def expect(kind: type, value: object) -> None:
+    """Checks what a caller gives who has no type checker.
+
+    Raises:
+        TypeError: it is of another kind.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"this sends a {kind.__name__}, not {value!r}; make one with {_MADE_WITH[kind.__name__]}")

@@ -76,7 +76,7 @@ class Workflow:
 
         Raises:
             EncodeError: it cannot be sent, or would hurt a Go worker.
-            kombu.exceptions.OperationalError: the broker cannot be reached.
+            kombu.exceptions.OperationalError: the broker or the result backend cannot be reached.
         """
         outgoing.check(signature)
         return self._send(signature)
@@ -94,7 +94,7 @@ class Workflow:
 
         Raises:
             EncodeError: a member cannot be sent; then none is.
-            kombu.exceptions.OperationalError: the broker cannot be reached.
+            kombu.exceptions.OperationalError: the broker or the result backend cannot be reached.
         """
         for signature in group.tasks:
             outgoing.check(signature)
