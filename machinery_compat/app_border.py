@@ -16,7 +16,7 @@ from celery.app.task import extract_exec_options
 from celery.worker import state as worker_state
 from kombu import Queue
 
-from machinery_compat import celery_header, errors, tracing
+from machinery_compat import celery_header, errors, sending, tracing
 from machinery_compat.arguments import Parameters
 from machinery_compat.backends import fence
 from machinery_compat.backends.base import Backend
@@ -145,7 +145,8 @@ class AppBorder(Border):
             return
         backend = self.app.backend
         if isinstance(backend, Backend) and not _ignores_result(signature):
-            backend.store_pending(signature, server, command)
+            with sending.naming(backend):
+                backend.store_pending(signature, server, command)
 
     def run(self, body: bytes) -> None:
         with self._states_written(False):

@@ -190,10 +190,11 @@ def _merge_transport_options(sender: CeleryApp, **kwargs: Any) -> None:
         # Read from the environment where the settings have none.
         url = conf.get(name)
         told = urls.with_colon(url) if url else url
-        if name == "result_backend" and isinstance(told, str):
-            told = backends.setting_for(sender, told)
         if told != url:
             conf[name] = told
+    # The attribute is what Celery will use: a variable that its command sets goes before the setting.
+    if isinstance(conf.result_backend, str):
+        backends.claim(sender, conf.result_backend)
     conf.broker_transport_options = {**ours, **conf.broker_transport_options, OPTION: sender.machinery.border}
 
 

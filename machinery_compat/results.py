@@ -10,7 +10,7 @@ from typing import Any
 from machinery_compat import errors
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.outage import Patience
-from machinery_compat.backends.reading import task_values
+from machinery_compat.backends.reading import not_ended, task_values
 from machinery_compat.wire import FAILURE, SUCCESS, Signature, TaskState
 
 __all__ = ["AsyncResult", "ChainAsyncResult", "ChordAsyncResult"]
@@ -82,7 +82,8 @@ class AsyncResult:
         patience = Patience(self.backend.exception_safe_to_retry, deadline)
         while True:
             if deadline is not None and time.monotonic() >= deadline:
-                raise errors.ResultTimeout("Timeout reached")
+                task = f"{self.signature.name}[{self.signature.uuid}]"
+                raise errors.ResultTimeout(f"Timeout reached: {not_ended(task, self._state.state)}")
             values = patience.look(self.touch)
             if values is not None:
                 return values

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from machinery_compat import errors, tracing
+from machinery_compat import errors, sending, tracing
 from machinery_compat.application import Celery
 from machinery_compat.backends.base import Backend
 from machinery_compat.config import Config
@@ -186,13 +186,16 @@ class Server:
         Raises:
             ConfigError: there is no result backend.
             EncodeError: the task cannot be sent.
-            kombu.exceptions.OperationalError: the broker cannot be reached.
+            kombu.exceptions.OperationalError: the broker or the result backend cannot be reached.
+            TypeError: it is no Signature.
         """
+        sending.expect(Signature, signature)
         backend = self.backend
         return AsyncResult(self.app.machinery.workflow.send(signature), backend)
 
     def send_chain(self, chain: Chain) -> ChainAsyncResult:
         """Sends a chain; mirrors Go's SendChain. Raises as :meth:`send_task`."""
+        sending.expect(Chain, chain)
         backend = self.backend
         self.app.machinery.workflow.send_chain(chain)
         return ChainAsyncResult(chain.tasks, backend)
@@ -210,6 +213,7 @@ class Server:
         Returns:
             the results in the order of the members.
         """
+        sending.expect(Group, group)
         backend = self.backend
         self.app.machinery.workflow.send_group(group, progress)
         return [AsyncResult(signature, backend) for signature in group.tasks]
@@ -218,6 +222,7 @@ class Server:
         self, chord: Chord, send_concurrency: int = 0, progress: Callable[[int, int], None] | None = None
     ) -> ChordAsyncResult:
         """Sends a chord; mirrors Go's SendChord. Arguments and errors as :meth:`send_group`."""
+        sending.expect(Chord, chord)
         backend = self.backend
         self.app.machinery.workflow.send_chord(chord, progress)
         return ChordAsyncResult(chord.group.tasks, chord.callback, backend)

@@ -19,7 +19,7 @@ from celery.result import allow_join_result
 from celery.utils.functional import arity_greater
 from kombu.exceptions import OperationalError
 
-from machinery_compat import canvas, continuation, errors, followers
+from machinery_compat import canvas, continuation, errors, followers, sending
 from machinery_compat.transport.base import SERIALIZER
 from machinery_compat.transport.reconnect import Unconfirmed
 from machinery_compat.wire import (
@@ -78,7 +78,7 @@ class Workflow:
 
         Raises:
             EncodeError: it cannot be sent, or would hurt a Go worker.
-            kombu.exceptions.OperationalError: the broker cannot be reached.
+            kombu.exceptions.OperationalError: the broker or the result backend cannot be reached.
         """
         outgoing.check(signature)
         return self._send(signature)
@@ -96,14 +96,16 @@ class Workflow:
 
         Raises:
             EncodeError: a member cannot be sent; then none is.
-            kombu.exceptions.OperationalError: the broker cannot be reached.
+            kombu.exceptions.OperationalError: the broker or the result backend cannot be reached.
         """
         for signature in group.tasks:
             outgoing.check(signature)
             _complete(signature)
         backend = self.app.backend
-        backend.put_group(GroupMeta(group_uuid=group.group_uuid, task_uuids=group.get_uuids(), created_at=now_text()))
-        backend.put_pending(group.tasks)
+        document = GroupMeta(group_uuid=group.group_uuid, task_uuids=group.get_uuids(), created_at=now_text())
+        with sending.naming(backend):
+            backend.put_group(document)
+            backend.put_pending(group.tasks)
         with self.app.machinery.border.states_written(), self.app.producer_or_acquire() as producer:
             sent = count(1)
 

@@ -7,11 +7,11 @@ ORDER = {"customer": "Ada", "items": ["pen", "ink"]}
 
 
 def main() -> None:
-    print("total:", total.delay([10.5, 17.5], discount=0.1).get(timeout=10))
-    print("receipt:", receipt.apply_async(args=[ORDER], countdown=0.5).get(timeout=10))
-    print("charge:", app.send_task("shop.charge", ["Ada", 2520]).get(timeout=10))
+    print("total:", total.delay([10.5, 17.5], discount=0.1).get(timeout=30))
+    print("receipt:", receipt.apply_async(args=[ORDER], countdown=0.5).get(timeout=30))
+    print("charge:", app.send_task("shop.charge", ["Ada", 2520]).get(timeout=30))
     try:
-        refund.delay("Bob").get(timeout=10)
+        refund.delay("Bob").get(timeout=30)
     except LookupError as error:
         print("refund:", error)
 

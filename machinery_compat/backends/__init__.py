@@ -11,7 +11,7 @@ from celery.utils.imports import load_extension_class_names
 from machinery_compat import drivers, errors, urls
 from machinery_compat.transport.border import NOT_ENABLED
 
-__all__ = ["BACKENDS", "backend_for", "setting_for"]
+__all__ = ["BACKENDS", "backend_for", "claim"]
 
 #: Kind of URL -> the class, loaded when it is needed so that its driver may be missing.
 BACKENDS = {
@@ -23,25 +23,22 @@ BACKENDS = {
     "null": "machinery_compat.backends.null:NullBackend",
     "redis": "machinery_compat.backends.redis_cluster:backend",
 }
-#: Before a URL it means a backend of this package.
-PREFIX = "machinery+"
+_ENTRY_POINTS = "celery.result_backends"
 _WORD = re.compile(r"[\w-]+")
 
 
-def setting_for(app: Any, url: str) -> str:
-    """What Celery's ``result_backend`` must say, so that a URL that nobody knows is :func:`backend_for`'s error.
+def claim(app: Any, url: str) -> None:
+    """Makes a URL that nobody knows an error of :func:`backend_for`, whoever gives it to Celery.
 
     Celery takes each scheme that it does not know for the name of a Python module.
     """
     scheme, separator, _ = url.partition("://")
     if not separator and not _WORD.fullmatch(url):
-        return url  # the path of a class
+        return  # the path of a class
     name = scheme.partition("+")[0]
-    if name in BACKEND_ALIASES or name in app.loader.override_backends:
-        return url
-    if name in dict(load_extension_class_names("celery.result_backends")):
-        return url
-    return PREFIX + (url if separator else f"{url}://")
+    known = {**BACKEND_ALIASES, **app.loader.override_backends, **dict(load_extension_class_names(_ENTRY_POINTS))}
+    if name not in known:
+        app.loader.override_backends = {**app.loader.override_backends, name: f"{__name__}:{backend_for.__name__}"}
 
 
 def backend_for(app: Any, url: str | None = None, **kwargs: Any) -> Any:

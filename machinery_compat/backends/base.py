@@ -50,6 +50,8 @@ class Backend(GroupBackend):
     supports_autoexpire = True
     #: Several results are looked at together, see :meth:`~machinery_compat.backends.reading.ReadingBackend.get_many`.
     supports_native_join = True
+    #: Whether its driver has tried for long before it gives up, so that a sender need not.
+    tries_again = False
     #: The generation of the configuration and the expiry that it says, in seconds.
     _expiry: tuple[int, int] | None = None
 

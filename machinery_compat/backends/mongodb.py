@@ -50,6 +50,7 @@ class MongoBackend(Frontier, Backend):
     """
 
     persistent = True
+    tries_again = True
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(app, url=url, **kwargs)

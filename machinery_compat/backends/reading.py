@@ -54,6 +54,12 @@ def _as_returned(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
+def not_ended(task: str, state: str) -> str:
+    """Why whoever waited for a task has waited in vain."""
+    untouched = state in ("", PENDING)
+    return f"task {task} is {state or PENDING}" + ("; no worker that knows it has taken it yet" if untouched else "")
+
+
 class ReadingBackend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]
     """The half of a Celery result backend that reads."""
 
@@ -138,7 +144,8 @@ class ReadingBackend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[mi
                 on_interval()
             left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise CeleryTimeoutError("The operation timed out.")
+                state = meta["status"] if meta is not None else ""
+                raise CeleryTimeoutError(f"The operation timed out: {not_ended(task_id, state)}")
             time.sleep(min(pause, left, interval or pause))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 

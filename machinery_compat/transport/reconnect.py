@@ -190,7 +190,7 @@ class PersistentConnection(KombuConnection):  # type: ignore[misc]
                     if errback is not None:
                         errback(exc, pause)
                 finally:
-                    if isinstance(exc, lost):
+                    if isinstance(exc, lost) and not isinstance(exc, errors.BackendError):
                         # First, since going to the next one says goodbye, and a dead server never answers.
                         self.collect()
                         self.maybe_switch_next()
@@ -204,6 +204,8 @@ class PersistentConnection(KombuConnection):  # type: ignore[misc]
                     max_retries=max_retries,
                     interval_max=interval_max,
                 )
+            except errors.BackendError:
+                raise
             except (*lost, *self.recoverable_channel_errors) as exc:
                 raise Unavailable(f"the broker {self.as_uri()} has not taken the message: {_text(exc)}") from exc
 

@@ -37,7 +37,7 @@ def test_mutations() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.lists(pieces, max_size=8).map(b"".join), at=st.integers(0, 300), seed=st.integers(0, 1000))
 def test_anything(name: str, data: bytes, at: int, seed: int) -> None:
     target = TARGETS[name]

@@ -29,6 +29,7 @@ from machinery_compat import (
     TaskError,
     TaskState,
     new_signature,
+    watchdog,
 )
 from machinery_compat.backends.base import Backend
 from machinery_compat.errors import BackendError
@@ -45,6 +46,12 @@ KINDS = [
     pytest.param("redis", marks=pytest.mark.redis),
     "eager",
     pytest.param("memcache", marks=pytest.mark.memcache),
+    pytest.param("mongodb", marks=pytest.mark.mongodb),
+    pytest.param("dynamodb", marks=pytest.mark.dynamodb),
+]
+#: Those that can list what they keep, and so remember the chords whose callback is not sent.
+WATCHING = [
+    pytest.param("redis", marks=pytest.mark.redis),
     pytest.param("mongodb", marks=pytest.mark.mongodb),
     pytest.param("dynamodb", marks=pytest.mark.dynamodb),
 ]
@@ -297,6 +304,93 @@ class TestGroups:
         made_group(backend, uuid, 1)
         backend.purge(uuid)
         assert (backend.group_meta(uuid), store.get(uuid, "group_metas")) == (None, None)
+
+
+@pytest.mark.parametrize("store", WATCHING, indirect=True, scope="module")
+class TestWatchedChords:
+    """Chords that are complete, and whose callback nobody has sent."""
+
+    @pytest.fixture(autouse=True)
+    def chord(self, store: RawStore, server: Server, uuid: str) -> None:
+        """A chord of two whose members have ended; its callback, and how that was called."""
+        self.store, self.server, self.backend, self.uuid = store, server, server.backend, uuid
+        self.sent: list[str] = []
+        server.register_task(f"sum-{uuid}", lambda *numbers: self.sent.append(f"{numbers}"))
+        self.callback = new_signature(f"sum-{uuid}", uuid=f"{uuid}-callback")
+        self.members = made_group(self.backend, uuid, 2)
+        for member in self.members:
+            update(self.backend, member, "SUCCESS", results=[TaskResult.from_raw("int64", b"7")])
+        self.backend.watch_chord(uuid, self.callback)
+
+    def look(self) -> bool:
+        """Looks after the chord, as if it were time; whether it is watched then."""
+        self.store.let_be_due([self.uuid])
+        watchdog.look(self.server.app)
+        return self.uuid in self.store.watched_chords()
+
+    def test_a_complete_chord_that_nobody_flagged_is_sent_once(self) -> None:
+        watchdog.look(self.server.app)
+        assert self.sent == []
+        assert (self.look(), self.look(), self.sent) == (False, False, ["(7, 7)"])
+
+    def test_a_chord_that_was_flagged_and_not_sent(self) -> None:
+        assert self.backend.trigger_chord(self.uuid)
+        # The first time somebody may be about to send it.
+        assert (self.look(), self.sent) == (True, [])
+        assert (self.look(), self.look(), self.sent) == (False, False, ["(7, 7)"])
+
+    def test_a_python_worker_that_died_while_it_sent(self) -> None:
+        assert self.backend.trigger_chord(self.uuid)
+        self.backend.watch_chord(self.uuid, self.callback, began=True)
+        # Its PENDING state is written before the message goes out.
+        pending(self.backend, self.callback.uuid)
+
+        assert (self.look(), self.sent) == (True, [])
+        assert (self.look(), self.sent) == (False, ["(7, 7)"])
+
+    def test_a_chord_that_go_has_sent_is_forgotten(self) -> None:
+        assert self.backend.trigger_chord(self.uuid)
+        pending(self.backend, self.callback.uuid)
+
+        assert (self.look(), self.sent) == (False, [])
+
+    def test_a_chord_that_is_not_complete_is_left_alone(self) -> None:
+        update(self.backend, self.members[1], "PENDING")
+        assert (self.look(), self.look(), self.sent) == (True, True, [])
+
+    def test_the_last_member_failed_in_go(self) -> None:
+        update(self.backend, self.members[1], "FAILURE", error="no luck")
+
+        assert (self.look(), self.sent) == (False, [])
+        state = self.backend.task_state(self.callback.uuid)
+        assert (state.state, state.error) == ("FAILURE", "no luck")
+
+    def test_a_chord_that_has_expired_is_forgotten(self) -> None:
+        self.backend.purge(self.uuid)
+        assert (self.look(), self.sent) == (False, [])
+
+    def test_what_is_watched_need_not_be_a_signature(self) -> None:
+        self.store.spoil_chord(self.uuid)
+        assert (self.look(), self.sent) == (False, [])
+
+    def test_each_chord_is_given_to_one_caller(self) -> None:
+        more = [f"{self.uuid}-{number}-more" for number in range(20)]
+        for one in more:
+            self.backend.watch_chord(one, self.callback)
+        self.store.let_be_due([self.uuid, *more])
+        together = threading.Barrier(4)
+
+        def overdue(_: int) -> list[str]:
+            together.wait()
+            return [one.group_uuid for one in self.backend.overdue_chords()]
+
+        with ThreadPoolExecutor(4) as pool:
+            found = [one for share in pool.map(overdue, range(4)) for one in share]
+
+        assert sorted(one for one in found if one.startswith(self.uuid)) == sorted([self.uuid, *more])
+        assert not {self.uuid, *more} & {one.group_uuid for one in self.backend.overdue_chords()}
+        for one in more:
+            self.backend.unwatch_chord(one)
 
 
 class TestExpiry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,6 @@ from machinery_compat import (
     TaskState,
     errors,
     new_signature,
-    watchdog,
 )
 from machinery_compat.backends import dynamo_client, dynamodb
 from machinery_compat.backends.base import Backend
@@ -513,13 +511,6 @@ def chords(server: Server) -> list[str]:
     return [one["GroupUUID"]["S"] for one in found if one["GroupUUID"]["S"].startswith("machinery_compat_chord:")]
 
 
-def look(server: Server) -> int:
-    """Looks after all chords, as if it were time; gives how many are watched then."""
-    due(server)
-    watchdog.look(server.app)
-    return len(chords(server))
-
-
 def due(server: Server) -> None:
     for key in chords(server):
         server.backend.client.update_item(
@@ -528,47 +519,6 @@ def due(server: Server) -> None:
             UpdateExpression="SET Due = :due",
             ExpressionAttributeValues={":due": {"N": "0"}},
         )
-
-
-def test_a_complete_chord_that_nobody_sent_is_sent_once(watched: tuple[Server, Signature, list[str]]) -> None:
-    server, _, sent = watched
-    watchdog.look(server.app)
-    assert sent == []
-    assert (look(server), look(server), sent) == (0, 0, ["(7, 7)"])
-
-
-def test_a_chord_that_was_flagged_and_not_sent(watched: tuple[Server, Signature, list[str]]) -> None:
-    server, callback, sent = watched
-    assert server.backend.trigger_chord("g")
-    server.backend.watch_chord("g", callback, began=True)
-    # The first time somebody may be about to send it.
-    assert (look(server), sent) == (1, [])
-    assert (look(server), sent) == (0, ["(7, 7)"])
-
-
-def test_a_chord_that_is_not_complete_is_left_alone(watched: tuple[Server, Signature, list[str]]) -> None:
-    server, _, sent = watched
-    server.backend.put_group(GroupMeta(group_uuid="g", task_uuids=["a", "b", "x"], created_at=now_text()))
-    server.backend.put_state(TaskState(task_uuid="x", state="STARTED"))
-    assert (look(server), sent) == (1, [])
-
-
-def test_each_chord_is_given_to_one_caller(watched: tuple[Server, Signature, list[str]]) -> None:
-    server, callback, _ = watched
-    for number in range(20):
-        server.backend.watch_chord(f"g{number}", callback)
-    due(server)
-    together = threading.Barrier(4)
-
-    def overdue(_: int) -> list[str]:
-        together.wait()
-        return [one.group_uuid for one in server.backend.overdue_chords()]
-
-    with ThreadPoolExecutor(4) as pool:
-        found = [uuid for share in pool.map(overdue, range(4)) for uuid in share]
-
-    assert sorted(found) == sorted(["g", *(f"g{number}" for number in range(20))])
-    assert server.backend.overdue_chords() == []
 
 
 def test_where_nobody_looks_nothing_is_written(watched: tuple[Server, Signature, list[str]]) -> None:

@@ -29,10 +29,8 @@ SECONDS = 150
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """A folder with the examples, whose Go program is in a module that has Machinery."""
-    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("go.mod", "go.sum"):
-        shutil.copy(golang.MODULE / name, tmp_path / "examples" / "go_fleet" / name)
+    """A folder with the examples, as in a clone."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__", "orders"))
     return tmp_path
 
 
@@ -56,6 +54,12 @@ def run(page: Path, directory: Path, redis_db: str) -> None:
     printed = guide.run(done, directory, environment, SECONDS)
 
     assert [(one.text, one.output) for one in printed] == [(one.text, one.output) for one in done]
+
+
+@pytest.mark.redis
+@pytest.mark.go
+def test_a_celery_application_joins_a_go_fleet(copied: Path, redis_db: str) -> None:
+    run(GUIDES[0], copied, redis_db)
 
 
 @pytest.mark.redis

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
@@ -17,12 +16,10 @@ from machinery_compat import (
     Config,
     GroupMeta,
     Server,
-    Signature,
     TaskError,
     TaskState,
     errors,
     new_signature,
-    watchdog,
 )
 from machinery_compat.backends.base import Backend
 from machinery_compat.backends.limits import TooLarge
@@ -258,67 +255,3 @@ def test_an_unused_backend_makes_no_connection() -> None:
 def test_the_clients_of_srv_urls_are_looked_up_late() -> None:
     backend = backend_of("mongodb+srv://user:secret@cluster.invalid/db")
     assert backend.as_uri() == "mongodb+srv://cluster.invalid"
-
-
-# -- chords that nobody has sent
-
-
-@pytest.fixture
-def watched(mongo_server: MongoServer, client: Any, names: Names) -> Iterator[tuple[Server, Signature, list[str]]]:
-    """A chord of two whose members have ended, in a database of its own; its callback, and how that was called."""
-    config = Config(
-        broker="eager", result_backend=mongo_server.url(), mongodb=MongoDBConfig(client=client, database=names.queue)
-    )
-    server = Server(config)
-    sent: list[str] = []
-    server.register_task("sum", lambda *numbers: sent.append(f"{numbers}"))
-    server.backend.put_group(GroupMeta(group_uuid="g", task_uuids=["a", "b"], created_at=now_text()))
-    for member in ("a", "b"):
-        server.backend.update_states([ended(member, "int64", b"7")])
-    callback = new_signature("sum", uuid="c")
-    server.backend.watch_chord("g", callback)
-    yield server, callback, sent
-    client.drop_database(names.queue)
-
-
-def look(server: Server) -> int:
-    """Looks after all chords, as if it were time; gives how many are watched then."""
-    chords = server.backend._chords.collection
-    chords.update_many({}, {"$set": {"due": datetime(2020, 1, 1, tzinfo=timezone.utc)}})
-    watchdog.look(server.app)
-    return int(chords.count_documents({}))
-
-
-def test_a_complete_chord_that_nobody_sent_is_sent_once(watched: tuple[Server, Signature, list[str]]) -> None:
-    server, _, sent = watched
-    assert (look(server), look(server), sent) == (0, 0, ["(7, 7)"])
-
-
-def test_a_chord_that_was_flagged_and_not_sent(watched: tuple[Server, Signature, list[str]]) -> None:
-    server, callback, sent = watched
-    assert server.backend.trigger_chord("g")
-    server.backend.watch_chord("g", callback, began=True)
-    # The first time somebody may be about to send it.
-    assert (look(server), sent) == (1, [])
-    assert (look(server), sent) == (0, ["(7, 7)"])
-
-
-def test_a_chord_that_is_not_complete_is_left_alone(watched: tuple[Server, Signature, list[str]]) -> None:
-    server, _, sent = watched
-    server.backend.put_group(GroupMeta(group_uuid="g", task_uuids=["a", "b", "x"], created_at=now_text()))
-    server.backend.put_state(TaskState(task_uuid="x", state="STARTED"))
-    assert (look(server), sent) == (1, [])
-
-
-def test_each_chord_is_given_to_one_caller(watched: tuple[Server, Signature, list[str]]) -> None:
-    server, callback, _ = watched
-    for number in range(20):
-        server.backend.watch_chord(f"g{number}", callback)
-    server.backend._chords.collection.update_many({}, {"$set": {"due": datetime(2020, 1, 1, tzinfo=timezone.utc)}})
-    server.backend._chords.collection.insert_one({"_id": "bad", "callback": 7, "due": datetime(2020, 1, 1)})
-    with ThreadPoolExecutor(4) as pool:
-        found = [
-            one.group_uuid for share in pool.map(lambda _: server.backend.overdue_chords(), range(4)) for one in share
-        ]
-
-    assert sorted(found) == sorted(["g", *(f"g{number}" for number in range(20))])

@@ -11,10 +11,11 @@ import pytest
 from celery import group, states
 from celery.exceptions import TaskRevokedError, TimeoutError
 from celery.result import AsyncResult, GroupResult, ResultSet
+from kombu.exceptions import OperationalError
 from redis import Redis
 
 from machinery_compat import AsyncResult as MachineryResult
-from machinery_compat import Celery, Config, Server, TaskError, TaskState, new_signature
+from machinery_compat import Celery, Config, Group, Server, TaskError, TaskState, new_signature
 from machinery_compat.errors import BackendError, MachineryError, ResultTimeout
 from tests.integration.conftest import TASKS
 from tests.integration.tasks import Refused
@@ -354,7 +355,8 @@ def test_machinerys_result_while_a_task_goes_on(server: Server, tmp_path: Path) 
     result = server.send_task(new_signature("until", str(path)))
 
     assert result.touch() is None
-    with pytest.raises(ResultTimeout, match="Timeout reached"):
+    wait_for(lambda: result.get_state().state == "STARTED")
+    with pytest.raises(ResultTimeout, match=rf"^Timeout reached: task until\[{result.signature.uuid}\] is STARTED$"):
         result.get_with_timeout(0.05, 0.01)
     path.touch()
     assert result.get(0.01) == [str(path)]
@@ -363,6 +365,34 @@ def test_machinerys_result_while_a_task_goes_on(server: Server, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("worker")
+def test_a_timeout_says_that_nobody_has_taken_the_task(server: Server) -> None:
+    result = server.send_task(new_signature("misspelt", routing_key="read_by_nobody"))
+
+    with pytest.raises(ResultTimeout, match=r" is PENDING; no worker that knows it has taken it yet$"):
+        result.get_with_timeout(0.01, 0.01)
+    with pytest.raises(TimeoutError, match=r" is PENDING; no worker that knows it has taken it yet$"):
+        server.app.AsyncResult(result.signature.uuid).get(timeout=0.01)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:secret@127.0.0.1:1", "memcache://127.0.0.1:1", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100"],
+)
+def test_a_sender_learns_that_it_is_the_result_backend_that_is_away(store: RedisServer, url: str) -> None:
+    sender = Server(Config(broker=store.url(), result_backend=url, default_queue="away"))
+    sender.app.conf.task_publish_retry_policy = {"max_retries": 1}
+    named = r"^the result backend \w+://127.0.0.1:1 \(result_backend, RESULT_BACKEND\) cannot be reached: "
+
+    with pytest.raises(BackendError, match=named) as of_a_task:
+        sender.send_task(new_signature("misspelt"))
+    with pytest.raises(BackendError, match=named):
+        sender.send_group(Group(new_signature("misspelt")))
+
+    assert isinstance(of_a_task.value, OperationalError)
+    assert sender.broker.get_pending_tasks("away") == []
+    sender.app.close()
+
+
 def test_machinerys_result_of_a_failure(server: Server, client: Redis) -> None:
     result = server.send_task(new_signature("py_fail", "boom"))
 

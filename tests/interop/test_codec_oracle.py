@@ -21,7 +21,7 @@ __all__ = ["go_oracle"]
 pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]
 
 # Both directions share one running program, which no example changes.
-thorough = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+thorough = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _LONG = {rb"\b": rb"\u0008", rb"\f": rb"\u000c"}

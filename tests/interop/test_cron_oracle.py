@@ -22,7 +22,7 @@ from tests.support.processes import Unavailable
 pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]
 
 # The running program is shared, and no example changes it.
-thorough = settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+thorough = settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COUNT = 4
 
 

@@ -29,7 +29,7 @@ from tests.support.oracle import Oracle, go_oracle
 pytestmark = [pytest.mark.redis, pytest.mark.go]
 
 QUEUE = "to-go"
-EXAMPLES = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 texts = st.one_of(strategies.texts, st.text(max_size=8), st.text("\ud800\udfff<\x00é", max_size=4))
 numbers = st.one_of(

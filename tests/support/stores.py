@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,8 @@ from pymemcache.client.base import Client as MemcacheClient
 from redis import Redis
 
 from machinery_compat import Config, Server
+from machinery_compat.backends import dynamo_chords, mongo_chords
+from machinery_compat.backends import redis as redis_backend
 from tests.support.services import MotoServer
 
 __all__ = ["DYNAMODB", "RawStore", "dynamodb_environment", "raw_store"]
@@ -109,6 +112,50 @@ class RawStore:
             client.put_item(TableName=table, Item={**json.loads(document), key: {"S": uuid}})
         else:
             self.documents[uuid] = document
+
+    # -- chords that are watched, in the stores that do
+
+    def watched_chords(self) -> set[str]:
+        """The groups of which anything is remembered."""
+        if self.kind == "redis":
+            with self._redis() as redis:
+                found = {*redis.hkeys(redis_backend.WATCHED), *redis.zrange(redis_backend.WATCH_TIMES, 0, -1)}
+            return {key.decode().partition(":")[0] for key in found}
+        if self.kind == "mongodb":
+            with self._mongo(mongo_chords.COLLECTION) as mongo:
+                return {str(one["_id"]) for one in mongo.find()}
+        client, table, key = self._dynamo("group_metas")
+        keys = [one[key]["S"] for one in client.scan(TableName=table)["Items"]]
+        return {one.removeprefix(dynamo_chords.CHORD) for one in keys if one.startswith(dynamo_chords.CHORD)}
+
+    def let_be_due(self, uuids: Iterable[str]) -> None:
+        """Makes it time to look at those that are watched."""
+        for uuid in self.watched_chords().intersection(uuids):
+            self._change_chord(uuid, due=True)
+
+    def spoil_chord(self, uuid: str) -> None:
+        """Puts something that is no Signature in the place of a callback."""
+        self._change_chord(uuid, due=False)
+
+    def _change_chord(self, uuid: str, due: bool) -> None:
+        if self.kind == "redis":
+            with self._redis() as redis:
+                if due:
+                    redis.zadd(redis_backend.WATCH_TIMES, {uuid: 1})
+                else:
+                    redis.hset(redis_backend.WATCHED, uuid, b"{nonsense")
+        elif self.kind == "mongodb":
+            with self._mongo(mongo_chords.COLLECTION) as mongo:
+                changed = {"due": datetime(2020, 1, 1, tzinfo=timezone.utc)} if due else {"callback": 7}
+                mongo.update_one({"_id": uuid}, {"$set": changed})
+        else:
+            client, table, key = self._dynamo("group_metas")
+            client.update_item(
+                TableName=table,
+                Key={key: {"S": dynamo_chords.CHORD + uuid}},
+                UpdateExpression=f"SET {'Due' if due else 'Callback'} = :value",
+                ExpressionAttributeValues={":value": {"N": "0"}},
+            )
 
     def server(self, broker: str = "eager", **options: Any) -> Server:
         server = Server(Config(broker=broker, result_backend=self.url, **options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from datetime import datetime, timedelta, timezone
@@ -93,6 +94,18 @@ def test_a_task_that_is_not_registered_is_left_alone(server: Server) -> None:
     assert history(server, result.signature.uuid) == ["PENDING"]
     with pytest.raises(ResultTimeout):
         result.get_with_timeout(0.02, 0.01)
+
+
+def test_what_is_no_task_is_an_error_that_shows_how_to_make_one(server: Server) -> None:
+    one: Any = new_signature("add", 1)
+    for send, given, made in [
+        (server.send_task, "add", 'new_signature("add", 1, 2)'),
+        (server.send_chain, one, "Chain(signature, signature)"),
+        (server.send_group, [one], "Group(signature, signature)"),
+        (server.send_chord, Group(one), "Chord(group, callback)"),
+    ]:
+        with pytest.raises(TypeError, match=re.escape(f"make one with {made}")):
+            send(given)
 
 
 def test_arguments_that_do_not_convert_fail_the_task(server: Server, app: Celery, calls: list[Any]) -> None:

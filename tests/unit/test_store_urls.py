@@ -8,6 +8,7 @@ import celery
 import pytest
 
 from machinery_compat import Celery, Config, enable
+from machinery_compat.errors import ConfigError
 
 STORES = {
     "amqp://u:secret@h/vhost": ("AMQPBackend", "amqp://h"),
@@ -37,3 +38,19 @@ def test_a_url_finds_its_store_and_is_shown_without_its_password(
     assert (type(app.backend).__name__, app.backend.url, app.backend.as_uri()) == (name, url, shown)
     assert app.backend.as_uri(include_password=True) == url
     assert "secret" not in app.bugreport()
+
+
+@pytest.mark.parametrize("variable", [None, "CELERY_RESULT_BACKEND"])
+@pytest.mark.parametrize("url", ["postgres://u:secret@h/db", "postgres", "postgres+psycopg://h"])
+def test_a_url_of_nobody_is_an_error_that_lists_what_there_is(
+    url: str, variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery's command puts RESULT_BACKEND into the variable, which goes before the setting."""
+    if variable is not None:
+        monkeypatch.setenv(variable, url)
+    app = APPS["config"]("null" if variable else url)
+    assert app.conf.timezone is None  # configured, as a worker's application is
+
+    with pytest.raises(ConfigError, match=r"Factory failed with result backend: .* \(supported: amqp://") as raised:
+        _ = app.backend
+    assert "secret" not in str(raised.value)

@@ -134,7 +134,7 @@ def outcome(read: Any, data: bytes) -> Any:
         return str(error)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(strategies.foreign_signatures)
 def test_the_quick_reader_merges_and_refuses_like_the_exact_one(text: str) -> None:
     def exactly(data: bytes) -> Any:
@@ -143,7 +143,7 @@ def test_the_quick_reader_merges_and_refuses_like_the_exact_one(text: str) -> No
     assert outcome(Signature.decode, text.encode()) == outcome(exactly, text.encode())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(strategies.foreign_states)
 def test_the_quick_reader_of_states_agrees_with_the_exact_one(text: str) -> None:
     def exactly(data: bytes) -> Any:
@@ -152,7 +152,7 @@ def test_the_quick_reader_of_states_agrees_with_the_exact_one(text: str) -> None
     assert outcome(TaskState.decode, text.encode()) == outcome(exactly, text.encode())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(strategies.foreign_groups)
 def test_the_quick_reader_of_groups_agrees_with_the_exact_one(text: str) -> None:
     def exactly(data: bytes) -> Any:
