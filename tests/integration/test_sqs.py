@@ -25,6 +25,7 @@ from machinery_compat.config import SQSConfig
 from machinery_compat.errors import BrokerError, EncodeError, MachineryError
 from machinery_compat.transport.base import SERIALIZER, deliveries, redelivered
 from tests.conftest import Names
+from tests.integration.conftest import TASKS
 from tests.support.processes import free_port
 from tests.support.python_worker import PythonWorker
 from tests.support.services import MotoServer
@@ -260,7 +261,7 @@ def test_a_worker_runs_whatever_a_server_sends(broker: Broker) -> None:
 def test_a_task_that_takes_longer_than_the_visibility_timeout_runs_once(broker: Broker) -> None:
     broker.create(VisibilityTimeout="1")
     one, two = broker.worker(concurrency=1), broker.worker(pool="solo")
-    assert broker.server().send_task(new_signature("py_sleep", 3500)).get_with_timeout(WAIT) == [3500]
+    assert broker.server().send_task(new_signature("py_sleep", 2300)).get_with_timeout(WAIT) == [2300]
     wait_for(lambda: broker.counts() == (0, 0), WAIT, "the message is left")
     assert len(one.executions()) == 1
     assert two.process.running()
@@ -268,8 +269,9 @@ def test_a_task_that_takes_longer_than_the_visibility_timeout_runs_once(broker: 
 
 def test_what_a_worker_has_not_begun_goes_back_at_once_when_it_is_stopped(broker: Broker) -> None:
     broker.create(VisibilityTimeout="600")
-    worker, server = broker.worker(concurrency=1), broker.server()
-    running = server.send_task(new_signature("py_sleep", 4000))
+    gate = broker.directory / "gate"
+    worker, server = broker.worker(concurrency=1, tasks=TASKS), broker.server()
+    running = server.send_task(new_signature("until", str(gate)))
     wait_for(lambda: len(worker.executions()) == 1, WAIT, "it does not begin")
     for number in range(3):
         server.send_task(new_signature("py_add", number))
@@ -277,8 +279,10 @@ def test_what_a_worker_has_not_begun_goes_back_at_once_when_it_is_stopped(broker
     # The worker itself, and not the processes of its pool.
     os.kill(worker.process.pid, signal.SIGTERM)
     wait_for(lambda: broker.counts() == (3, 1), WAIT, "they do not come back")
+    assert worker.process.running()
     assert len(worker.executions()) == 1
-    assert running.get_with_timeout(WAIT) == [4000]
+    gate.touch()
+    assert running.get_with_timeout(WAIT) == [str(gate)]
     wait_for(lambda: not worker.process.running(), WAIT, "it does not end")
     assert broker.counts() == (3, 0)
 
@@ -336,11 +340,11 @@ def test_a_task_that_kills_its_process_is_given_up(broker: Broker) -> None:
 def test_the_task_of_a_killed_worker_is_run_by_another_and_counted(broker: Broker) -> None:
     broker.create(VisibilityTimeout="2")
     first, server = broker.worker(concurrency=1), broker.server()
-    result = server.send_task(new_signature("py_sleep", 2500))
+    result = server.send_task(new_signature("py_sleep", 1500))
     wait_for(lambda: len(first.executions()) == 1, WAIT, "it does not begin")
     first.kill()
     second = broker.worker(concurrency=1, loglevel="DEBUG")
-    assert result.get_with_timeout(WAIT) == [2500]
+    assert result.get_with_timeout(WAIT) == [1500]
     assert len(second.executions()) == 2
     wait_for(lambda: broker.counts() == (0, 0), WAIT, "the message is left")
     stored = server.backend.task_state(result.signature.uuid)

@@ -42,6 +42,7 @@ RABBIT_START_SECONDS = 90.0
 MOTO_START_SECONDS = 40.0
 RABBIT_CTL_SECONDS = 60.0
 PUBSUB_START_SECONDS = 40.0
+MOTO = Path(__file__).with_name("moto_server.py")
 # Where Google's Debian package google-cloud-cli-pubsub-emulator has it.
 PUBSUB_EMULATORS = Path("/usr/lib/google-cloud-sdk/platform/pubsub-emulator/lib")
 # Debian keeps the scripts that do not switch the user here; other systems have only one kind.
@@ -297,11 +298,7 @@ class MotoServer(Server):
     }
 
     def _command(self) -> Sequence[str | Path]:
-        # A thread that has begun with a request goes on until it waits for input: moto looks at the condition of
-        # a write and then writes, and would let another thread in between.
-        program = "import sys; from moto.server import main; sys.setswitchinterval(60); main(sys.argv[1:])"
-        # The interpreter's own: a script of another environment may stand on PATH.
-        return [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(self.port)]
+        return [sys.executable, str(MOTO), "-H", "127.0.0.1", "-p", str(self.port)]
 
     def start(self, timeout: float = MOTO_START_SECONDS) -> Self:
         return super().start(timeout)
