@@ -201,7 +201,7 @@ def test_both_drain_one_queue(fleet: Fleet) -> None:
     expected = sorted([*from_go, *from_python])
     wait_for(
         lambda: len(worker.executions()) >= len(expected),
-        40,
+        120,
         lambda: f"{len(worker.executions())} of {len(expected)} executed",
     )
 
