@@ -172,7 +172,10 @@ class AppBorder(Border):
             if not backend.exception_safe_to_retry(exc):
                 raise
             # The tasks run all the same; what they become is what must be stored.
-            logger.warning("%d tasks are not marked as RECEIVED: %s", len(kept), exc)
+            away = backend.as_uri()
+            logger.warning(
+                "the result backend %s is away, %d tasks are not marked as RECEIVED: %s", away, len(kept), exc
+            )
 
     def _keeps_result(self, signature: Signature) -> bool:
         """Whether this process runs such tasks, and stores what becomes of them."""

@@ -57,7 +57,8 @@ def _as_returned(values: list[Any]) -> Any:
 def not_ended(task: str, state: str) -> str:
     """Why whoever waited for a task has waited in vain."""
     untouched = state in ("", PENDING)
-    return f"task {task} is {state or PENDING}" + ("; no worker that knows it has taken it yet" if untouched else "")
+    hint = "; no worker that knows it and has the same result backend has taken it yet" if untouched else ""
+    return f"task {task} is {state or PENDING}{hint}"
 
 
 class ReadingBackend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[misc]

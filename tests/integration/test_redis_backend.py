@@ -368,9 +368,9 @@ def test_machinerys_result_while_a_task_goes_on(server: Server, tmp_path: Path) 
 def test_a_timeout_says_that_nobody_has_taken_the_task(server: Server) -> None:
     result = server.send_task(new_signature("misspelt", routing_key="read_by_nobody"))
 
-    with pytest.raises(ResultTimeout, match=r" is PENDING; no worker that knows it has taken it yet$"):
+    with pytest.raises(ResultTimeout, match=r" is PENDING; no worker that knows it .* has taken it yet$"):
         result.get_with_timeout(0.01, 0.01)
-    with pytest.raises(TimeoutError, match=r" is PENDING; no worker that knows it has taken it yet$"):
+    with pytest.raises(TimeoutError, match=r" is PENDING; no worker that knows it .* has taken it yet$"):
         server.app.AsyncResult(result.signature.uuid).get(timeout=0.01)
 
 
