@@ -9,6 +9,7 @@ result store until its callback has been sent. Each worker looks at those from t
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 from celery import bootsteps
@@ -24,24 +25,35 @@ logger = logging.getLogger("machinery_compat.watchdog")
 
 
 class ChordWatch(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Looks after chords in a worker; a bootstep of Celery's consumer."""
+    """Looks after chords in a worker; a bootstep of Celery's consumer.
+
+    It has a thread of its own: it may have to wait for Go's lock of chords, which a dead process holds for 8 s, and for
+    a store or a broker that is away, and the worker's connections need their event loop meanwhile.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        self._entry: Any = None
+        self._ended = threading.Event()
 
     def start(self, parent: Any) -> None:
         backend = parent.app.backend
         if isinstance(backend, Backend) and backend.watch_interval > 0:
-            interval = backend.watch_interval
-            self._entry = parent.timer.call_repeatedly(interval, look, (parent.app,))
+            self._ended = threading.Event()
+            watch = (parent.app, backend.watch_interval, self._ended)
+            threading.Thread(target=_watch, args=watch, name="chord-watch", daemon=True).start()
 
     def stop(self, parent: Any) -> None:
-        entry, self._entry = self._entry, None
-        if entry is not None:
-            entry.cancel()
+        self._ended.set()
+
+
+def _watch(app: Any, interval: float, ended: threading.Event) -> None:
+    while not ended.wait(interval):
+        try:
+            look(app)
+        except Exception:
+            logger.exception("chords cannot be looked after now")
 
 
 def look(app: Any) -> None:
