@@ -93,11 +93,12 @@ def _look_at(app: Any, watched: Watched) -> None:
     if not meta.chord_triggered:
         logger.warning("group %s is complete and nobody has sent its callback: sending it", uuid)
         workflow.check_group(uuid, count, callback)
+    elif not watched.suspected:
+        # A worker may be about to send it, and may have said so since this look began.
+        backend.suspect_chord(uuid)
     elif not watched.began and backend.task_state(callback.uuid) is not None:
+        # A worker of Go's has sent it.
         backend.unwatch_chord(uuid)
-    elif watched.suspected:
+    else:
         logger.warning("the callback of group %s was not sent by the worker that should have: sending it", uuid)
         workflow.complete_chord(uuid, callback)
-    else:
-        # A worker may be about to send it.
-        backend.suspect_chord(uuid)

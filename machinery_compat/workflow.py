@@ -48,6 +48,9 @@ T = TypeVar("T")
 LONGEST_RETRY = 100 * 365 * 86_400
 #: How long a finished task tries to send what follows it, and its pause between two attempts, in seconds.
 PATIENCE, PATIENCE_PAUSE = 600.0, 1.0
+#: How long a chord's callback waits for a member that runs again before it is left to the watch, and the pause
+#: between two looks, in seconds.
+RUNS_AGAIN, RUNS_AGAIN_PAUSE = 2.0, 0.05
 #: How many tasks of a group go to the broker at once.
 GROUP_BATCH = 500
 
@@ -330,8 +333,11 @@ class Workflow:
         """
         backend, failing = self.app.backend, f"the callback of group {uuid} cannot be sent"
         self.patiently(partial(backend.watch_chord, uuid, callback, began=True), failing)
-        states = self.patiently(partial(backend.group_task_states, uuid), failing)
-        failed = next((state for state in states if state.state != SUCCESS), None)
+        states = self._member_states(uuid, failing)
+        failed = next((state for state in states if state.state == FAILURE), None)
+        if failed is None and any(state.state != SUCCESS for state in states):
+            logger.warning("a member of group %s runs again: its callback is sent when that has ended", uuid)
+            return
         if failed is not None:
             # Go drops the callback without a word; here whoever waits for it learns why.
             backend.fail_chord(callback, failed)
@@ -343,6 +349,15 @@ class Workflow:
             if not self._send_follower(callback, callback):
                 return
         self.patiently(partial(backend.unwatch_chord, uuid), f"the chord of group {uuid} cannot be forgotten")
+
+    def _member_states(self, uuid: str, failing: str) -> Sequence[TaskState]:
+        """The states of a complete group's members, of which one may run again since its worker has died."""
+        deadline = time.monotonic() + RUNS_AGAIN
+        while True:
+            states: Sequence[TaskState] = self.patiently(partial(self.app.backend.group_task_states, uuid), failing)
+            if all(state.state in (SUCCESS, FAILURE) for state in states) or time.monotonic() > deadline:
+                return states
+            time.sleep(RUNS_AGAIN_PAUSE)
 
     # -- retries
 

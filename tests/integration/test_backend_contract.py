@@ -352,7 +352,33 @@ class TestWatchedChords:
         assert self.backend.trigger_chord(self.uuid)
         pending(self.backend, self.callback.uuid)
 
-        assert (self.look(), self.sent) == (False, [])
+        assert (self.look(), self.look(), self.sent) == (True, False, [])
+
+    def test_a_python_worker_that_begins_to_send_during_a_look_and_dies(self) -> None:
+        assert self.backend.trigger_chord(self.uuid)
+        pending(self.backend, self.callback.uuid)
+        assert (self.look(), self.sent) == (True, [])
+
+        self.backend.watch_chord(self.uuid, self.callback, began=True)
+
+        assert (self.look(), self.sent) == (False, ["(7, 7)"])
+
+    def test_a_member_that_runs_again_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("machinery_compat.workflow.RUNS_AGAIN", 0.1)
+        assert self.backend.group_completed(self.uuid, 2)
+        # Its worker died before it acknowledged the message.
+        update(self.backend, self.members[1], "STARTED")
+        for _ in range(3):
+            self.server.app.machinery.workflow.check_group(self.uuid, 2, self.callback)
+            assert (self.look(), self.sent) == (True, [])
+        assert self.backend.task_state(self.callback.uuid) is None
+
+        update(self.backend, self.members[1], "SUCCESS", results=[TaskResult.from_raw("int64", b"8")])
+
+        self.server.app.machinery.workflow.check_group(self.uuid, 2, self.callback)
+        while self.look():
+            assert self.sent == []
+        assert self.sent == ["(7, 8)"]
 
     def test_a_chord_that_is_not_complete_is_left_alone(self) -> None:
         update(self.backend, self.members[1], "PENDING")
