@@ -26,11 +26,10 @@ from machinery_compat.transport.amqp_message import (
     delay_ms,
     is_celery_message,
 )
-from machinery_compat.transport.confirmed_batch import ConfirmedBatch
+from machinery_compat.transport.confirmed_batch import ERRORS, FAILED, ConfirmedBatch
 from machinery_compat.transport.confirms import ConfirmingChannel, ConfirmingConnection
 from machinery_compat.transport.dead_amqp import AMQPDeadLetters
 from machinery_compat.transport.event_loop import EventLoopTransport
-from machinery_compat.transport.reconnect import Unavailable
 from machinery_compat.transport.redelivery import has_followers
 from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
@@ -39,10 +38,6 @@ __all__ = ["Channel", "Connection", "Message", "SSLTransport", "Transport"]
 #: How much longer than twice its delay a delay queue is kept, in ms. Go keeps none longer, and when
 #: the broker is slow the queue is gone before the message, or with it.
 DELAY_SLACK = 5_000
-
-#: What can go wrong with a connection or a channel.
-ERRORS: tuple[type[Exception], ...] = (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors)
-FAILED: tuple[type[Exception], ...] = (*ERRORS, Unavailable)
 
 T = TypeVar("T")
 

@@ -12,18 +12,17 @@ if TYPE_CHECKING:
     from machinery_compat.transport.confirms import ConfirmingChannel
     from machinery_compat.wire import Signature
 
-__all__ = ["ConfirmedBatch"]
+__all__ = ["ERRORS", "FAILED", "ConfirmedBatch"]
 
 #: How many bytes and messages are on their way at most. More would fill what a broker that reads no more has
 #: room for, and writing would wait for it without an end.
 MOST_BYTES = 128 * 1024
 MOST_MESSAGES = 200
 
-_FAILED: tuple[type[Exception], ...] = (
-    *pyamqp.Transport.connection_errors,
-    *pyamqp.Transport.channel_errors,
-    Unavailable,
-)
+#: What can go wrong with a connection or a channel.
+ERRORS: tuple[type[Exception], ...] = (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors)
+#: And with a message.
+FAILED: tuple[type[Exception], ...] = (*ERRORS, Unavailable)
 
 
 class ConfirmedBatch:
@@ -51,12 +50,12 @@ class ConfirmedBatch:
             return
         try:
             if self._sending is None:
-                self.channel.begin_batch()
+                self.channel.begin_confirming(self.channel.confirm_timeout)
             self._sending = message
             self.channel.basic_publish(message, _publish_batch=self, **options)
             if self._bytes > MOST_BYTES or len(self._waiting) >= MOST_MESSAGES:
                 self.settle()
-        except _FAILED:
+        except FAILED:
             self._broken = True
             self._failed += [signature for _, signature, _ in self._waiting]
             self._failed.append(message)

@@ -13,7 +13,7 @@ from typing import Any
 import amqp
 from kombu.transport import pyamqp
 
-from machinery_compat.transport.confirmed_batch import ConfirmedBatch
+from machinery_compat.transport.confirmed_batch import FAILED, ConfirmedBatch
 from machinery_compat.transport.reconnect import Unavailable
 
 __all__ = ["CONFIRM_TIMEOUT", "ConfirmingChannel", "ConfirmingConnection"]
@@ -136,9 +136,7 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
             amqp.RecoverableConnectionError: the connection is lost; the broker may have the message.
         """
         limit = confirm_timeout or self.confirm_timeout
-        self._expect_unblocked(limit)
-        self._select_confirms()
-        self._returned.clear()
+        self.begin_confirming(limit)
         tag = self._sent + 1
         self._verdicts[tag] = None
         try:
@@ -156,7 +154,17 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
             )
         self._unroutable = None
 
-    def _select_confirms(self) -> None:
+    def begin_confirming(self, limit: float) -> None:
+        """Called before a message or a batch of them is sent.
+
+        Args:
+            limit: seconds to wait for a broker that has blocked this connection.
+
+        Raises:
+            Unavailable: it blocks it still.
+        """
+        self._expect_unblocked(limit)
+        self._returned.clear()
         if not self._confirming:
             self.events["basic_ack"].add(self._on_confirmed)
             self.events["basic_nack"].add(self._on_refused)
@@ -168,11 +176,6 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
 
     def create_publish_batch(self, max_size: int) -> ConfirmedBatch:
         return ConfirmedBatch(self, max_size)
-
-    def begin_batch(self) -> None:
-        self._expect_unblocked(self.confirm_timeout)
-        self._select_confirms()
-        self._returned.clear()
 
     def publish_in_batch(self, batch: ConfirmedBatch, msg: Any, exchange: str, routing_key: str, **kwargs: Any) -> None:
         """Publishes a message whose confirmation the batch waits for."""
@@ -191,7 +194,7 @@ class ConfirmingChannel(_BoundedWait, pyamqp.Channel):  # type: ignore[misc]
         try:
             for tag in tags:
                 self._verdict(tag, self.confirm_timeout)
-        except (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors, Unavailable):
+        except FAILED:
             pass
         return {tag: self._verdicts.pop(tag, None) for tag in tags}, set(self._returned)
 
