@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import golang
@@ -42,11 +43,33 @@ class Row(NamedTuple):
     right: bool
 
 
+class Interrupt:
+    """Ctrl-C and SIGTERM, as KeyboardInterrupt.
+
+    Python drops what is raised while it runs a ``__del__``: `check` raises it again.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        # Also where the demo was started in the background, which ignores Ctrl-C.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+
+
 class Demo:
     """Sends the calls and shows the table."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, interrupt: Interrupt) -> None:
         self.stage = stage
+        self.interrupt = interrupt
         config = Config(broker=stage.url, result_backend=stage.url, default_queue=QUEUE)
         self.app = Celery("demo", config=config)
         self.server = Server(app=self.app)
@@ -63,6 +86,7 @@ class Demo:
         cells = (row.call, row.sender, row.runners, row.result, f"{row.milliseconds:.0f}".rjust(COLUMNS[-1][1]))
         line = " | ".join(cell.ljust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True))
         print(line if row.right else f"{line}  <-- WRONG", flush=True)
+        self.interrupt.check()
 
     def by(self, uuid: str) -> list[str]:
         return self.stage.runners(uuid)
@@ -256,7 +280,7 @@ class Demo:
         self.show(Row(title, "Python, app.send_task", counts, result, took * 1000, right))
 
 
-def perform(stage: Stage) -> bool:
+def perform(stage: Stage, interrupt: Interrupt) -> bool:
     """Starts everything, makes the calls; True if all went as they must."""
     stage.start_valkey()
     stage.start_python_worker()
@@ -271,7 +295,7 @@ def perform(stage: Stage) -> bool:
         stage.wait("go-worker", lambda: "ready" in stage.text("go-worker").splitlines())
     stage.wait("python-worker", lambda: " ready." in stage.text("python-worker"))
 
-    demo = Demo(stage)
+    demo = Demo(stage, interrupt)
     demo.header()
     demo.python_half()
     if binary:
@@ -292,13 +316,11 @@ def main() -> int:
     # Machinery's variables of the caller must not reach the demo.
     for name in ("MACHINERY_CONFIG", "BROKER_URL", "CELERY_BROKER_URL"):
         os.environ.pop(name, None)
-    # Both end it in order, also where it was started in the background, which ignores Ctrl-C.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    interrupt = Interrupt()
     begin = time.monotonic()
     try:
         with Stage() as stage:
-            right = perform(stage)
+            right = perform(stage, interrupt)
     except KeyboardInterrupt:
         print("\nstopped", flush=True)
         return 130

@@ -121,3 +121,28 @@ def test_an_interrupt_leaves_nothing_behind(running_demo: tuple[subprocess.Popen
     assert process.wait(30) == 130
     assert len(children) >= 2
     assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_an_interrupt_that_comes_in_a_finaliser_counts() -> None:
+    """Python only reports what is raised there, and goes on."""
+    program = """
+import signal
+from demo import Interrupt
+
+class Dropped:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+interrupt = Interrupt()
+Dropped()
+print("went on", flush=True)
+try:
+    interrupt.check()
+except KeyboardInterrupt:
+    print("ended")
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(DEMO[1]).parent, capture_output=True, text=True, check=True
+    )
+
+    assert finished.stdout.split("\n") == ["went on", "ended", ""]
