@@ -11,6 +11,9 @@ The columns:
     ours             ``encode`` and ``decode`` of Signature and TaskState
     json             bare ``json.dumps(tree).encode()`` and ``json.loads(data)`` of the equivalent dicts and lists: no
                      objects, no checks, numbers as Python reads them, repeated members lost
+    json, objects    the least that a codec written with the json module has to do to give a Signature and to take one:
+                     a Signature to dicts and ``json.dumps``; ``json.loads`` and a Signature made of the dicts. Nothing
+                     is checked, Values are taken for what they are, and Go's spelling is left out. No states.
     json, same job   what a codec written with the json module has to do to come to the same result. Out: objects to
                      dicts, ``json.dumps``, Go's escapes. In: ``json.loads`` with numbers that keep their spelling and
                      a refusal of repeated members, every member's type checked, and Signature and Arg objects made
@@ -26,7 +29,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -38,13 +40,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import msgspec
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from machinery_compat.wire import (
+from benchmarks import json_codecs  # noqa: E402
+from machinery_compat.wire import (  # noqa: E402
     SUCCESS,
-    Arg,
     Chain,
-    GoNumber,
     Signature,
     TaskResult,
     TaskState,
@@ -53,28 +55,7 @@ from machinery_compat.wire import (
     now_text,
 )
 
-MODULE = Path(__file__).parents[1] / "tests" / "interop" / "go"
-_HTML = re.compile("[<>&\u2028\u2029]")
-_ATTRIBUTES = {field.encode_name: field.name for field in msgspec.structs.fields(Signature)}
-_STATE_ATTRIBUTES = {field.encode_name: field.name for field in msgspec.structs.fields(TaskState)}
-_NOTHING = type(None)
-_KINDS = {
-    "ETA": (str, _NOTHING),
-    "GroupTaskCount": GoNumber,
-    "Args": (list, _NOTHING),
-    "Headers": (dict, _NOTHING),
-    "Priority": GoNumber,
-    "Immutable": bool,
-    "RetryCount": GoNumber,
-    "RetryTimeout": GoNumber,
-    "OnSuccess": (list, _NOTHING),
-    "OnError": (list, _NOTHING),
-    "ChordCallback": (dict, _NOTHING),
-    "StopTaskDeletionOnError": bool,
-    "IgnoreWhenTaskNotRegistered": bool,
-    "Results": (list, _NOTHING),
-    "TTL": GoNumber,
-}
+MODULE = ROOT / "tests" / "interop" / "go"
 
 
 def signature(steps: int) -> Signature:
@@ -99,109 +80,6 @@ def rate(work: Callable[[], Any], seconds: float) -> float:
         elapsed = time.perf_counter() - start
         if elapsed >= seconds:
             return done / elapsed
-
-
-# --- bare json ------------------------------------------------------------------------------------
-
-
-def dumps(tree: dict[str, Any]) -> bytes:
-    return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def loads_and_read(body: bytes) -> Any:
-    tree = json.loads(body)
-    return tree["Name"], tree["UUID"], [arg["Value"] for arg in tree["Args"]]
-
-
-# --- json, same job -------------------------------------------------------------------------------
-
-
-def _dumps_as_go(tree: dict[str, Any]) -> bytes:
-    text = json.dumps(tree, separators=(",", ":"), ensure_ascii=False)
-    return _HTML.sub(lambda match: f"\\u{ord(match.group()):04x}", text).encode()
-
-
-def _tree(made: Signature | None) -> dict[str, Any] | None:
-    if made is None:
-        return None
-    tree = {name: getattr(made, attribute) for name, attribute in _ATTRIBUTES.items()}
-    if made.args is not None:
-        tree["Args"] = [{"Name": arg.name, "Type": arg.type, "Value": arg.value} for arg in made.args]
-    if made.on_success is not None:
-        tree["OnSuccess"] = [_tree(callback) for callback in made.on_success]
-    if made.on_error is not None:
-        tree["OnError"] = [_tree(callback) for callback in made.on_error]
-    tree["ChordCallback"] = _tree(made.chord_callback)
-    return tree
-
-
-def dumps_same_job(made: Signature) -> bytes:
-    return _dumps_as_go(_tree(made) or {})
-
-
-def dumps_state_same_job(made: TaskState) -> bytes:
-    tree = {name: getattr(made, attribute) for name, attribute in _STATE_ATTRIBUTES.items() if name != "Celery"}
-    tree["Results"] = made.results and [{"Type": item.type, "Value": item.value} for item in made.results if item]
-    return _dumps_as_go(tree)
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member stands twice")
-    return members
-
-
-def _parse(body: bytes) -> Any:
-    return json.loads(body, parse_int=GoNumber, parse_float=GoNumber, object_pairs_hook=_unrepeated)
-
-
-def _raw(value: Any) -> msgspec.Raw:
-    return msgspec.Raw(str(value) if type(value) is GoNumber else json.dumps(value, separators=(",", ":")))
-
-
-def _fields(tree: dict[str, Any], attributes: dict[str, str]) -> dict[str, Any]:
-    fields = {}
-    for name, value in tree.items():
-        kind = _KINDS.get(name, str)
-        if not isinstance(value, kind):
-            raise ValueError(f"{name} is no {kind}")
-        fields[attributes[name]] = int(value) if kind is GoNumber else value
-    return fields
-
-
-def _arg(tree: dict[str, Any]) -> Arg:
-    if not isinstance(tree["Name"], str) or not isinstance(tree["Type"], str):
-        raise ValueError("an Arg's Name and Type are text")
-    made: Arg = Arg._fill(name=tree["Name"], type=tree["Type"], _raw=_raw(tree["Value"]))
-    return made
-
-
-def _signature(tree: dict[str, Any] | None) -> Signature | None:
-    if tree is None:
-        return None
-    fields = _fields(tree, _ATTRIBUTES)
-    if fields["args"] is not None:
-        fields["args"] = [_arg(arg) for arg in fields["args"]]
-    if fields["on_success"] is not None:
-        fields["on_success"] = [_signature(callback) for callback in fields["on_success"]]
-    if fields["on_error"] is not None:
-        fields["on_error"] = [_signature(callback) for callback in fields["on_error"]]
-    fields["chord_callback"] = _signature(fields["chord_callback"])
-    return Signature(**fields)
-
-
-def loads_same_job(body: bytes) -> Any:
-    return _signature(_parse(body))
-
-
-def loads_state_same_job(body: bytes) -> TaskState:
-    fields = _fields(_parse(body), _STATE_ATTRIBUTES)
-    if fields["results"] is not None:
-        fields["results"] = [
-            TaskResult._fill(type=item["Type"], _raw=_raw(item["Value"])) for item in fields["results"]
-        ]
-    return TaskState(**fields)
 
 
 def read(decode: Callable[[bytes], Signature], body: bytes) -> Any:
@@ -241,23 +119,27 @@ Works = dict[str, dict[str, Callable[[], Any]]]
 def signature_works(made: Signature) -> Works:
     body = made.encode()
     tree = json.loads(body)
-    assert dumps(tree) == dumps_same_job(made) == body
-    assert loads_same_job(body) == Signature.decode(body) == made
+    assert json_codecs.dumps(tree) == json_codecs.dumps_same_job(made) == body
+    assert json_codecs.dumps_unchecked(made) == body
+    assert json_codecs.loads_same_job(body) == Signature.decode(body) == made
+    assert json_codecs.loads_unchecked(body).uuid == made.uuid
     return {
         "encode": {
             "ours": made.encode,
-            "json": partial(dumps, tree),
-            "json, same job": partial(dumps_same_job, made),
+            "json": partial(json_codecs.dumps, tree),
+            "json, objects": partial(json_codecs.dumps_unchecked, made),
+            "json, same job": partial(json_codecs.dumps_same_job, made),
         },
         "decode": {
             "ours": partial(Signature.decode, body),
             "json": partial(json.loads, body),
-            "json, same job": partial(loads_same_job, body),
+            "json, objects": partial(json_codecs.loads_unchecked, body),
+            "json, same job": partial(json_codecs.loads_same_job, body),
         },
         "decode and read": {
             "ours": partial(read, Signature.decode, body),
-            "json": partial(loads_and_read, body),
-            "json, same job": partial(read, loads_same_job, body),
+            "json": partial(json_codecs.loads_and_read, body),
+            "json, same job": partial(read, json_codecs.loads_same_job, body),
         },
     }
 
@@ -265,18 +147,18 @@ def signature_works(made: Signature) -> Works:
 def state_works(made: TaskState) -> Works:
     body = made.encode()
     tree = json.loads(body)
-    assert dumps(tree) == dumps_state_same_job(made) == body
-    assert loads_state_same_job(body) == TaskState.decode(body) == made
+    assert json_codecs.dumps(tree) == json_codecs.dumps_state_same_job(made) == body
+    assert json_codecs.loads_state_same_job(body) == TaskState.decode(body) == made
     return {
         "encode": {
             "ours": made.encode,
-            "json": partial(dumps, tree),
-            "json, same job": partial(dumps_state_same_job, made),
+            "json": partial(json_codecs.dumps, tree),
+            "json, same job": partial(json_codecs.dumps_state_same_job, made),
         },
         "decode": {
             "ours": partial(TaskState.decode, body),
             "json": partial(json.loads, body),
-            "json, same job": partial(loads_state_same_job, body),
+            "json, same job": partial(json_codecs.loads_state_same_job, body),
         },
     }
 
