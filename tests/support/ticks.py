@@ -28,7 +28,8 @@ class Ticks:
 
     def states(self) -> list[dict[str, Any]]:
         keys = [key for key in self.client.scan_iter(count=1000) if self.client.type(key) == b"string"]
-        found = [json.loads(value) for value in self.client.mget(keys)] if keys else []
+        # A lock may be gone since.
+        found = [json.loads(value) for value in self.client.mget(keys) if value] if keys else []
         return [state for state in found if isinstance(state, dict) and "TaskUUID" in state]
 
     def seconds(self) -> Counter[int]:
