@@ -17,6 +17,7 @@ from tests.fault.harness.site import Site, children
 from tests.support.waiting import wait_for
 
 CUT_SECONDS = 0.2
+CUTS = 5
 
 
 def nothing(run: Run) -> None:
@@ -104,6 +105,23 @@ def cut(run: Run) -> None:
             run.site.store_proxy.cut()
             time.sleep(CUT_SECONDS)
         run.hit(run.workers, time.time())
+
+
+def cut_one(run: Run) -> None:
+    """Breaks one worker's connections to the broker each time it has tasks that run; it may come back at once."""
+    victim = run.workers[0]
+    pids = {child.pid for child in children(victim)}
+    for number in run.rounds():
+        sent = (number + 1) * (run.plan.tasks // run.plan.faults)
+
+        def busy(sent: int = sent) -> bool:
+            return bool(run.journal.update().running_in(pids)) or run.ended() >= sent
+
+        for _ in range(CUTS):
+            wait_for(busy, BOUND, lambda: str(run))
+            since = time.time()
+            run.site.broker_proxy.cut()
+            run.hit([victim], since)
 
 
 def stall(run: Run) -> None:

@@ -128,6 +128,7 @@ _ALL = (
         longest=sending.TIMES_LEASE,
     ),
     Scenario("cut", "every connection cut every 0.2 s", faults.cut, proxied=2),
+    Scenario("cut-one", "one of two workers cut off from the broker as it runs tasks", faults.cut_one, proxied=1),
     Scenario("freeze", "SIGSTOP past the lease, then SIGCONT", faults.freeze),
     Scenario("stall", "a worker's connections to the broker stall past the lease", faults.stall, proxied=1),
     Scenario("restart-broker", "kill -9 of the broker, and its restart", faults.restart_broker, durable=True),
