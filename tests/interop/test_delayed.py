@@ -126,14 +126,18 @@ def test_every_sender_and_every_team(fleet: Fleet, team: str, rabbit: RabbitServ
 @pytest.mark.parametrize("team", TEAMS)
 def test_many_due_within_one_second(fleet: Fleet, team: str, rabbit: RabbitServer | None) -> None:
     staff(fleet, team)
-    start = soon(2.0)
-    etas = [start + timedelta(seconds=index / MANY) for index in range(MANY)]
-    random.shuffle(etas)
+    due: dict[str, datetime] = {}
 
-    half = MANY // 2
-    due = {fleet.server.send_task(new_signature("who", eta=eta)).signature.uuid: eta for eta in etas[:half]}
-    sent = fleet.client.send_many([signature("who", ETA=eta.isoformat()) for eta in etas[half:]])
-    due.update(zip(sent, etas[half:], strict=True))
+    for seconds in (2.0, 10.0):
+        start = soon(seconds)
+        etas = [start + timedelta(seconds=index / MANY) for index in range(MANY)]
+        random.shuffle(etas)
+        half = MANY // 2
+        due |= {fleet.server.send_task(new_signature("who", eta=eta)).signature.uuid: eta for eta in etas[:half]}
+        sent = fleet.client.send_many([signature("who", ETA=eta.isoformat()) for eta in etas[half:]])
+        due |= dict(zip(sent, etas[half:], strict=True))
+        if datetime.now(timezone.utc) < start:
+            break  # else the machine was busy, and none of them had to wait
     assert datetime.now(timezone.utc) < start, "sending took longer than the delay"
 
     expect_on_time(fleet, due)
