@@ -38,7 +38,7 @@ def test_the_key_holds_the_time_and_expires_with_it(lock: RedisLock, client: Red
     until = time.time_ns() + 5 * SECOND
     lock.lock(KEY, until)
     assert client.get(KEY) == b"%d" % until
-    assert 4900 < client.pttl(KEY) <= 5000
+    assert 4000 < client.pttl(KEY) <= 5000
 
 
 def test_a_lock_that_is_held_is_not_taken(lock: RedisLock, client: Redis) -> None:
@@ -62,7 +62,7 @@ def test_a_lock_that_did_not_expire_is_over_by_its_value(lock: RedisLock, client
     until = time.time_ns() + 5 * SECOND
     lock.lock(KEY, until)
     assert client.get(KEY) == b"%d" % until
-    assert 4900 < client.pttl(KEY) <= 5000
+    assert 4000 < client.pttl(KEY) <= 5000
 
 
 @pytest.mark.parametrize("held", ["0", "", "text", "1.5", "9999999999999999999", "10000000000000000000"])
