@@ -165,9 +165,10 @@ class Signature(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=Tr
             return _decode_exactly(data)
         # An object that Go would merge with a repetition of it shows as a brace too many; so do Values and headers
         # that hold one. (Taking a character out is much faster than counting it.)
-        braces = len(data) - len(data.replace(b"{", b""))
-        args, headers = signature.args, signature.headers
-        if headers or braces != 1 + (0 if args is None else len(args)) + (headers is not None):
+        expected = 1 if (args := signature.args) is None else 1 + len(args)
+        if (headers := signature.headers) is not None:
+            expected += 1
+        if (braces := len(data) - len(data.replace(b"{", b""))) != expected or headers:
             return _look_closer(signature, data, braces)
         return signature
 
