@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import boto3
 import botocore.config
@@ -30,8 +31,8 @@ FIFO = ".fifo"
 _REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z]{2}(?:-[a-z]+)+-\d+)\.|^([a-z]{2}(?:-[a-z]+)+-\d+)\.queue\.")
 _lock = threading.Lock()
 _clients: dict[tuple[str, str], Any] = {}
-#: The process that has used a user's client, by the client's identity.
-_users: dict[int, int] = {}
+#: The process that has used a user's client.
+_users: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 #: The process that has made it, where none has used it here: the first, before any was forked.
 _home = os.getpid()
 
@@ -98,12 +99,12 @@ def client_for(url: str, given: Any = None, region: str = "") -> Any:
 
 
 def _own(client: Any) -> Any:
-    if _users.get(id(client), _home) != os.getpid():
+    if _users.get(client, _home) != os.getpid():
         # Its open connections are the parent's; it makes new ones.
         close = getattr(client, "close", None)
         if close is not None:
             close()
-    _users[id(client)] = os.getpid()
+    _users[client] = os.getpid()
     return client
 
 
