@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from machinery_compat import Config, Server
+from machinery_compat.log import logger
 from tests.conftest import GoClientFactory, GoWorkerFactory, Names
 from tests.interop.conftest import Fleet
 from tests.support.golang import AMQP_FLAVORS
@@ -39,8 +40,9 @@ def fleet(
     # What the command line tools of a developer's shell would otherwise read.
     for name in ("BROKER", "RESULT_BACKEND", "DEFAULT_QUEUE", "MACHINERY_CONFIG"):
         monkeypatch.delenv(name, raising=False)
-    logging.getLogger("machinery_compat").setLevel(logging.DEBUG)
     with ExitStack() as stack:
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.DEBUG)
         yield Fleet(request.param, broker, redis_db, names, tmp_path, stack, go_worker, go_client)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timezone
@@ -86,6 +87,8 @@ Start = Callable[[PlainCelery], None]
 def start() -> Iterator[Start]:
     """Starts Celery's own testing worker for an application."""
     with ExitStack() as stack:
+        # It sets the level of all logging in this process, and leaves it so.
+        stack.callback(logging.root.setLevel, logging.root.level)
 
         def start(app: PlainCelery) -> None:
             stack.enter_context(start_worker(app, perform_ping_check=False, shutdown_timeout=20))

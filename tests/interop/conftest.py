@@ -13,6 +13,7 @@ import pytest
 
 from machinery_compat import Config, Server
 from machinery_compat.config import AMQPConfig
+from machinery_compat.log import logger
 from tests.conftest import GoClientFactory, GoWorkerFactory, Names
 from tests.support.golang import AMQP_FLAVORS, REDIS_FLAVORS, GoClient, GoWorker
 from tests.support.python_worker import PythonWorker
@@ -118,6 +119,7 @@ def fleet(
     broker = redis_db
     if request.param in AMQP_FLAVORS:
         broker = request.getfixturevalue("rabbit_server").url()
-    logging.getLogger("machinery_compat").setLevel(logging.DEBUG)
     with ExitStack() as stack:
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.DEBUG)
         yield Fleet(request.param, broker, redis_db, names, tmp_path, stack, go_worker, go_client)
