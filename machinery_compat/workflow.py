@@ -46,6 +46,8 @@ T = TypeVar("T")
 
 #: The longest time between two retries, in seconds: a century.
 LONGEST_RETRY = 100 * 365 * 86_400
+#: The largest RetryTimeout: Go has 64 bits for it.
+LARGEST_TIMEOUT = 2**63 - 1
 #: How long a finished task tries to send what follows it, and its pause between two attempts, in seconds.
 PATIENCE, PATIENCE_PAUSE = 600.0, 1.0
 #: How long a chord's callback waits for a member that runs again before it is left to the watch, and the pause
@@ -370,7 +372,7 @@ class Workflow:
             delay = exc.delay
         elif signature.retry_count > 0:
             signature.retry_count -= 1
-            signature.retry_timeout = fibonacci_next(signature.retry_timeout)
+            signature.retry_timeout = min(fibonacci_next(signature.retry_timeout), LARGEST_TIMEOUT)
             # Fibonacci's numbers soon pass the year 9999, up to which a time can be written.
             delay = timedelta(seconds=min(signature.retry_timeout, LONGEST_RETRY))
         else:
