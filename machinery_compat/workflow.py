@@ -392,10 +392,16 @@ class Workflow:
             self._retries.planned = None
 
     def resend(self, uuid: str) -> None:
-        """Sends the planned retry of a task, once."""
+        """Sends the planned retry of a task, once; one that cannot be sent at all is the task's failure."""
         if self.is_planned(uuid):
             planned, self._retries.planned = self._retries.planned, None
-            self._send_patiently(planned)
+            try:
+                self._send_patiently(planned)
+            except errors.EncodeError as exc:
+                logger.error("task %s[%s]: its retry cannot be sent: %s", planned.name, planned.uuid, exc)
+                if self.app.machinery.border.sends_followers:
+                    # It would stay in RETRY for ever.
+                    self.app.backend.fail_unrunnable(planned, f"the retry cannot be sent: {exc}")
 
 
 def _complete(signature: Signature) -> None:

@@ -160,6 +160,21 @@ def test_retry_task_later(server: Server) -> None:
     assert left == [0]
 
 
+def test_a_retry_that_cannot_be_sent_is_the_failure_of_its_task(server: Server, calls: list[Any]) -> None:
+    server.register_task("fail", lambda text: 1 // 0)
+    sent = new_signature("fail", "x", retry_count=1, on_error=[new_signature("note")])
+    sent.routing_key, sent.headers = "machinery_tasks", {}
+    # Only the time of the retry is too much.
+    server.app.conf.machinery_max_body_size = len(sent.encode())
+
+    result = server.send_task(sent)
+
+    assert history(server, result.signature.uuid)[-2:] == ["RETRY", "FAILURE"]
+    with pytest.raises(TaskError, match=r"the retry cannot be sent: task fail.* machinery_max_body_size"):
+        result.get()
+    assert len(calls) == 1
+
+
 def test_a_task_that_is_retried_for_ever_is_an_error(server: Server) -> None:
     def never() -> None:
         raise RetryTaskLater("not yet", 1)
