@@ -49,6 +49,20 @@ def test_a_task_runs_where_it_is_sent(server: Server) -> None:
     assert result.get_state().created_at > "2000"
 
 
+def test_bytes_are_called_in_a_result_what_go_calls_them(server: Server) -> None:
+    server.register_task("bare", lambda: b"hi")
+    server.register_task("hinted", hinted)
+
+    assert [one.type for one in server.send_task(new_signature("bare")).get_state().results or () if one] == ["[]uint8"]
+    result = server.send_task(new_signature("hinted"))
+    assert [one.type for one in result.get_state().results or () if one] == ["[]uint8", "[]uint8", "int64"]
+    assert result.touch() == [b"hi", b"ho", 5]
+
+
+def hinted() -> tuple[bytes, bytearray, int]:
+    return b"hi", bytearray(b"ho"), 5
+
+
 def test_a_failed_task_tells_its_error(server: Server) -> None:
     result = server.send_task(new_signature("fail", "no such file"))
 
