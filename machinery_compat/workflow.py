@@ -412,8 +412,9 @@ def _complete(signature: Signature) -> None:
 
 
 def append_results(callback: Signature, results: Sequence[TaskResult | None]) -> None:
-    """Appends results to a callback's arguments, as Go does."""
-    callback.args = [
-        *(callback.args or ()),
-        *(Arg.from_raw(result.type, result.raw, name=result.celery or "") for result in results if result is not None),
+    """Appends results to a callback's arguments, as Go does: of none, Args that are null stay so."""
+    appended = [
+        Arg.from_raw(result.type, result.raw, name=result.celery or "") for result in results if result is not None
     ]
+    if appended:
+        callback.args = [*(callback.args or ()), *appended]
