@@ -133,6 +133,12 @@ def test_offsets_that_go_reads_are_read(zone: str, read: str) -> None:
             signature.encode()
 
 
+def test_a_state_whose_time_cannot_be_written_again_is_refused() -> None:
+    for document in (TaskState, GroupMeta):
+        with pytest.raises(DecodeError, match="timezone hour outside of range"):
+            document.decode(b'{"CreatedAt":"2024-01-02T03:04:05+24:00"}')
+
+
 @pytest.mark.parametrize("zone", ["+25:00", "+24:60", "+00:61", "+99:99"])
 def test_offsets_that_go_refuses_are_refused(zone: str) -> None:
     with pytest.raises(DecodeError, match="time zone offset out of range"):
