@@ -1,6 +1,6 @@
-"""The same messages through a Go worker and through a Python worker leave the same behind, byte for byte.
+"""The same from Go and from Python, and through a worker of each, leaves the same behind, byte for byte.
 
-Each worker has a database of its own, so the UUIDs can be the same, and all that follows a task goes to a queue that
+Each language has a database of its own, so the UUIDs can be the same, and all that follows a task goes to a queue that
 nobody reads.
 """
 
@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from machinery_compat import Chain, Chord, Config, Group, Server
 from machinery_compat.wire import Arg, GroupMeta, Signature, TaskState, now_text
-from tests.conftest import GoWorkerFactory, Names
+from tests.conftest import GoClientFactory, GoWorkerFactory, Names
 from tests.support.python_worker import PythonWorker
 from tests.support.services import RedisServer
 from tests.support.waiting import wait_for
@@ -44,6 +45,7 @@ TASKS: dict[str, list[tuple[str, list[str]]]] = {
 }
 HEADERS: list[dict[str, Any] | None] = [None, {}, {"a": "<é>", "b": None}, {"uber-trace-id": "1:2:0:1"}]
 EXTRA = re.compile(rb',"Celery":"(?:[^"\\]|\\.)*"')
+NOW_CREATED = re.compile(rb'(?<="CreatedAt":")20[^"]*')
 NOW = re.compile(rb'"(ETA|CreatedAt)":"20[^"]*"')
 
 
@@ -161,3 +163,55 @@ def test_both_leave_the_same_behind(
     assert len(go["sent"]) > 20
     assert len(go["delayed"]) > 2
     assert py == go
+
+
+GROUP = re.compile(rb"group_[0-9a-f-]{36}")
+
+
+def test_both_send_the_same(redis_server: RedisServer, go_client: GoClientFactory, names: Names) -> None:
+    urls = {language: redis_server.url(db) for language, db in DATABASES.items()}
+    clients = {language: redis_server.client(db) for language, db in DATABASES.items()}
+    go = go_client(broker=urls["go"], backend=urls["go"], queue=names.queue)
+    python = Server(Config(broker=urls["py"], result_backend=urls["py"], default_queue=names.queue))
+    maker = Maker("go", "")
+    for kind in ("send", "send_chain", "send_group", "send_chord") * 5:
+        for client in clients.values():
+            client.flushdb()
+        tasks = [json.loads(maker.signature(1).encode()) for _ in range(1 if kind == "send" else 3)]
+        tasks[0].update(ETA=maker.random.choice([None, "2099-01-02T03:04:05.5+05:30"]), RoutingKey="")
+        callback = json.loads(maker.signature(1).encode())
+
+        go.must(op=kind, literal=True, concurrency=1, signature=tasks[0], signatures=tasks, callback=callback)
+        send_from_python(python, kind, [read(one) for one in tasks], read(callback))
+
+        assert all_of(clients["py"]) == all_of(clients["go"]), kind
+
+
+def send_from_python(server: Server, kind: str, tasks: list[Signature], callback: Signature) -> None:
+    if kind == "send":
+        server.send_task(tasks[0])
+    elif kind == "send_chain":
+        server.send_chain(Chain(*tasks))
+    elif kind == "send_group":
+        server.send_group(Group(*tasks))
+    else:
+        server.send_chord(Chord(Group(*tasks), callback))
+
+
+def read(signature: dict[str, Any]) -> Signature:
+    return Signature.decode(json.dumps(signature).encode())
+
+
+def all_of(client: Redis) -> dict[bytes, list[bytes]]:
+    """Each key's value; groups have UUIDs of their own."""
+    found: dict[bytes, list[bytes]] = {}
+    for key in client.keys("*"):
+        if key.startswith(b"{machinery_compat}"):
+            continue
+        kind = client.type(key)
+        lines = client.lrange(key, 0, -1) if kind == b"list" else []
+        if kind == b"zset":
+            lines = [b"%r %r" % (score, member) for member, score in client.zrange(key, 0, -1, withscores=True)]
+        values = lines or [client.get(key)]
+        found[GROUP.sub(b"group", key)] = sorted(NOW_CREATED.sub(b"now", GROUP.sub(b"group", one)) for one in values)
+    return found
