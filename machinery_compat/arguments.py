@@ -227,4 +227,11 @@ def results_of(value: Any, returns: Iterable[str | None] | None = None, single: 
     hints = list(returns or ())
     if len(hints) != len(values):
         hints = [None] * len(values)
-    return [arg_of(one, hint, what="a result") for one, hint in zip(values, hints, strict=True)]
+    return [_result_of(one, hint) for one, hint in zip(values, hints, strict=True)]
+
+
+def _result_of(value: Any, hint: str | None) -> Arg:
+    if isinstance(value, (bytes, bytearray)) or hint == "[]byte":
+        # Go asks the value for its type, and that is what it says.
+        hint = "[]uint8"
+    return arg_of(value, hint, what="a result")

@@ -106,7 +106,8 @@ class Consumer(StoppingConsumer):
                 signature.name,
                 signature.uuid,
             )
-            message.ack_log_error(logger, self.connection_errors)
+            # RabbitMQ keeps it where the queue's dead-letter exchange leads, as for Go.
+            message.reject_log_error(logger, self.connection_errors)
             return
         wait = self._next_wait(signature.uuid, signature.name)
         if wait:

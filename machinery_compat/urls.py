@@ -170,7 +170,7 @@ def _parse_socket(url: str, body: str) -> RedisAddress:
     if not path:
         raise errors.ConfigError(_BAD_SOCKET.format(redact(url)))
     username, password = _credentials(userinfo)
-    number = _integer(db[1:]) if db.startswith("/") else 0
+    number = _integer(db.partition("/")[2])  # Go has no look at what stands between the ':' and the '/'
     return RedisAddress((), username, password, number, unix_socket=path)
 
 

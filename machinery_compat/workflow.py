@@ -46,6 +46,8 @@ T = TypeVar("T")
 
 #: The longest time between two retries, in seconds: a century.
 LONGEST_RETRY = 100 * 365 * 86_400
+#: The largest RetryTimeout: Go has 64 bits for it.
+LARGEST_TIMEOUT = 2**63 - 1
 #: How long a finished task tries to send what follows it, and its pause between two attempts, in seconds.
 PATIENCE, PATIENCE_PAUSE = 600.0, 1.0
 #: How long a chord's callback waits for a member that runs again before it is left to the watch, and the pause
@@ -370,7 +372,7 @@ class Workflow:
             delay = exc.delay
         elif signature.retry_count > 0:
             signature.retry_count -= 1
-            signature.retry_timeout = fibonacci_next(signature.retry_timeout)
+            signature.retry_timeout = min(fibonacci_next(signature.retry_timeout), LARGEST_TIMEOUT)
             # Fibonacci's numbers soon pass the year 9999, up to which a time can be written.
             delay = timedelta(seconds=min(signature.retry_timeout, LONGEST_RETRY))
         else:
@@ -390,10 +392,16 @@ class Workflow:
             self._retries.planned = None
 
     def resend(self, uuid: str) -> None:
-        """Sends the planned retry of a task, once."""
+        """Sends the planned retry of a task, once; one that cannot be sent at all is the task's failure."""
         if self.is_planned(uuid):
             planned, self._retries.planned = self._retries.planned, None
-            self._send_patiently(planned)
+            try:
+                self._send_patiently(planned)
+            except errors.EncodeError as exc:
+                logger.error("task %s[%s]: its retry cannot be sent: %s", planned.name, planned.uuid, exc)
+                if self.app.machinery.border.sends_followers:
+                    # It would stay in RETRY for ever.
+                    self.app.backend.fail_unrunnable(planned, f"the retry cannot be sent: {exc}")
 
 
 def _complete(signature: Signature) -> None:
@@ -404,8 +412,9 @@ def _complete(signature: Signature) -> None:
 
 
 def append_results(callback: Signature, results: Sequence[TaskResult | None]) -> None:
-    """Appends results to a callback's arguments, as Go does."""
-    callback.args = [
-        *(callback.args or ()),
-        *(Arg.from_raw(result.type, result.raw, name=result.celery or "") for result in results if result is not None),
+    """Appends results to a callback's arguments, as Go does: of none, Args that are null stay so."""
+    appended = [
+        Arg.from_raw(result.type, result.raw, name=result.celery or "") for result in results if result is not None
     ]
+    if appended:
+        callback.args = [*(callback.args or ()), *appended]

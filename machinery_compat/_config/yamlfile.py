@@ -127,10 +127,9 @@ class _Reader:
         return self._map(_mapping(node))
 
     def _map(self, node: yaml.MappingNode) -> dict[str, Any]:
-        found = self._loader.construct_object(node, deep=True)
-        if not all(isinstance(key, str) for key in found):
-            raise _Unfit
-        return dict(found)
+        # A key such as `on` or `010` is its text, as in Go.
+        self._loader.flatten_mapping(node)
+        return {_scalar(key): self._loader.construct_object(value, deep=True) for key, value in node.value}
 
     def _bool(self, node: yaml.Node) -> bool:
         text = _scalar(node)

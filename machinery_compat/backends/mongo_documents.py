@@ -143,7 +143,7 @@ def _raw(kind: str, value: Any) -> bytes:
     element = kind.removeprefix("[]")
     if isinstance(value, list) and kind != element:
         return b"[" + b",".join(_raw(element, one) for one in value) + b"]"
-    if isinstance(value, str) and element.startswith("uint") and _DIGITS.fullmatch(value):
+    if isinstance(value, str) and kind.startswith("uint") and _DIGITS.fullmatch(value):
         return value.encode()
     if isinstance(value, bytes):
         return b'"' + b64encode(value) + b'"'

@@ -23,8 +23,9 @@ end
 while head ~= '' do
     local state = redis.call('GET', head)
     if not state then return redis.error_reply('MISSING ' .. head) end
-    -- A quote inside the texts before it is escaped, so the first match is the member.
-    local name = string.match(state, '"State":"(%u*)"')
+    -- A quote inside the texts before it is escaped, so the first match is the member. (A peer that is
+    -- neither Go nor Python may write blanks.)
+    local name = string.match(state, '"State"%s*:%s*"(%u*)"')
     if name ~= 'SUCCESS' and name ~= 'FAILURE' then return 0 end
     redis.call('LPOP', KEYS[2])
     head = redis.call('LINDEX', KEYS[2], 0)

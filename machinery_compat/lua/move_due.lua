@@ -16,8 +16,10 @@ local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, AR
 local odd = {}
 for _, body in ipairs(due) do
     local ok, signature = pcall(cjson.decode, body)
-    -- Go would hand a body without a Name around for ever, and stumble over what is no object.
-    if ok and type(signature) == 'table' and type(signature['Name']) == 'string' and signature['Name'] ~= '' then
+    -- Go would hand a body without a Name around for ever, and stumble over what is no object. Who leaves
+    -- out the RoutingKey may have spelled it in another case.
+    if ok and type(signature) == 'table' and type(signature['Name']) == 'string' and signature['Name'] ~= ''
+        and signature['RoutingKey'] ~= nil then
         local queue = signature['RoutingKey']
         if type(queue) ~= 'string' or queue == '' then queue = ARGV[3] end
         redis.call('ZREM', KEYS[1], body)

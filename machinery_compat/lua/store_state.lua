@@ -16,9 +16,9 @@ local old = redis.call('GET', KEYS[1])
 if ARGV[5] ~= '' and not old then return 0 end
 if old then
     -- The escaped text is spliced, never decoded: a name stays byte for byte what it was.
-    name = string.match(old, '"TaskName":"(.-)","State":') or name
-    created = string.match(old, '^.*"CreatedAt":"([^"]*)"') or created
-    local state = string.match(old, '"State":"(%u+)"')
+    name = string.match(old, '"TaskName"%s*:%s*"(.-)"%s*,%s*"State"%s*:') or name
+    created = string.match(old, '^.*"CreatedAt"%s*:%s*"([^"]*)"') or created
+    local state = string.match(old, '"State"%s*:%s*"(%u+)"')
     if ARGV[5] ~= '' and state ~= ARGV[5] then return 0 end
     if (state == 'SUCCESS' or state == 'FAILURE') and string.find(ARGV[2], RECEIVED, 1, true) == 1 then return 0 end
     if ARGV[6] ~= '' then

@@ -86,7 +86,7 @@ class TaskPayload:
         channel: Any
         delivery_tag: Any
 
-        def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None: ...
+        def reject_log_error(self, logger: Any, errors: Any, requeue: bool = False) -> None: ...
 
     @property
     def payload(self) -> Any:

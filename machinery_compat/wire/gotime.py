@@ -40,6 +40,10 @@ _MONTH_DAYS: Final = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _YEAR_ERROR: Final = (
     "json: error calling MarshalJSON for type *time.Time: Time.MarshalJSON: year outside of range [0,9999]"
 )
+_ZONE_ERROR: Final = (
+    "json: error calling MarshalJSON for type *time.Time: Time.MarshalJSON: timezone hour outside of range [0,23]"
+)
+_is_long_zone = re.compile(r".*[+-]24:[0-9]{2}").fullmatch
 _DAYS_TO_EPOCH: Final = 719_468  # from 0000-03-01 to 1970-01-01
 _NS: Final = 1_000_000_000
 
@@ -62,7 +66,8 @@ def _split(text: str) -> tuple[int, int, int, int, int, int, str, int]:
         ("hour", hour > 23),
         ("minute", minute > 59),
         ("second", second > 59),
-        ("time zone offset", hours > 23 or minutes > 59),
+        # As Go reads it; 24 hours it can read, and not write again.
+        ("time zone offset", minutes > 60 or hours * 60 + minutes >= 25 * 60),
     ):
         if wrong:
             raise DecodeError(f'parsing time "{text}": {name} out of range')
@@ -97,15 +102,18 @@ def time_text(value: datetime | str) -> str:
     """Bring a datetime, or text, into Go's form. A datetime without a zone counts as UTC, as in Celery.
 
     Raises:
-        EncodeError: text that is no RFC 3339 time, or a year that Go cannot write.
+        EncodeError: text that is no RFC 3339 time, or a year or an offset that Go cannot write.
     """
     if isinstance(value, str):
         if _LONG_YEAR.match(value):
             raise EncodeError(_YEAR_ERROR)
         try:
-            return parse_time(value)
+            text = parse_time(value)
         except DecodeError as error:
             raise EncodeError(f"{error}; write it like 2024-01-02T03:04:05.5Z") from None
+        if _is_long_zone(text):
+            raise EncodeError(_ZONE_ERROR)
+        return text
     if not isinstance(value, datetime):
         raise EncodeError(f"a time must be a datetime or RFC 3339 text, not {type(value).__name__}")
     delta = value.utcoffset() or timedelta()

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
-from machinery_compat.errors import DecodeError
+from machinery_compat.errors import DecodeError, EncodeError
 from machinery_compat.wire import gojson
 from machinery_compat.wire.goparse import GoNumber, Members, fold, parse
-from machinery_compat.wire.gotime import parse_time
+from machinery_compat.wire.gotime import parse_time, time_text
 
 __all__ = ["Record", "Spec", "unmarshal"]
 
@@ -194,7 +194,14 @@ class _Filler:
             if kind == "*time":
                 record.fields[field] = None
         elif isinstance(value, str) and not isinstance(value, GoNumber):
-            record.fields[field] = parse_time(value)
+            text = parse_time(value)
+            if kind == "time":
+                # A document is written again with the time that it had.
+                try:
+                    text = time_text(text)
+                except EncodeError as error:
+                    raise DecodeError(str(error)) from None
+            record.fields[field] = text
         else:
             shown = gojson.dumps(value).decode("utf-8", "replace")
             raise DecodeError(f'parsing time "{shown}": a time must be a JSON string')

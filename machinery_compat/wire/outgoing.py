@@ -55,6 +55,7 @@ _READ: Final[dict[str, Callable[[bytes], Any]]] = {
     name: msgspec.json.Decoder(kind).decode for name, kind in _kinds().items()
 }
 _CLOSER: Final = frozenset({"uint", "uint64", "[]uint", "[]uint64"})
+_UNSIGNED: Final = frozenset(name for name in _READ if "uint" in name or name == "[]byte")
 
 
 def check_arg(arg: Arg) -> None:
@@ -77,7 +78,7 @@ def check_arg(arg: Arg) -> None:
     try:
         read(raw)
         # A minus before zero, and what is beyond 64 bits, is for Go to judge.
-        if kind not in _CLOSER and ("uint" not in kind or b"-" not in raw):
+        if kind not in _CLOSER and (kind not in _UNSIGNED or b"-" not in raw):
             return
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         _refuse_wrapping(kind, raw)

@@ -307,6 +307,16 @@ def test_a_delayed_task_that_another_peer_has_spelled_otherwise_runs(site: Site)
     wait_for(lambda: state_of(site, "task_other", "SUCCESS"))
 
 
+@ONLY_REDIS
+def test_a_delayed_task_goes_where_its_routing_key_leads_in_any_spelling(site: Site) -> None:
+    body = b'{"UUID":"task_elsewhere","Name":"py_nothing","routingKey":"elsewhere"}'
+
+    site.redis.zadd("delayed_tasks", {body: 1})
+
+    wait_for(lambda: site.redis.lrange("elsewhere", 0, -1) == [body])
+    site.redis.delete("elsewhere")
+
+
 def state_of(site: Site, uuid: str, wanted: str) -> TaskState | None:
     data = site.redis.get(uuid)
     if data is None:

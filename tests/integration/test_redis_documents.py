@@ -196,10 +196,24 @@ def test_without_an_older_document_name_and_time_are_zero(redis_db: str) -> None
 
 
 def test_a_document_of_gos_json_in_another_spelling_is_carried_over(redis_db: str) -> None:
-    """An unusual writer's spaces cost at most the name and the time, never the new state."""
     backend = backend_of(redis_db)
-    backend.client.set("task_1", '{ "TaskUUID": "task_1", "TaskName": "n", "State": "PENDING" }')
+    created = "2024-01-02T03:04:05.5Z"
+    backend.client.set(
+        "task_1", f'{{ "TaskUUID": "task_1", "TaskName": "n", "State": "PENDING", "CreatedAt": "{created}" }}'
+    )
 
     backend.mark_as_done("task_1", 2)
 
-    assert backend.task_state("task_1").state == "SUCCESS"
+    state = backend.task_state("task_1")
+    assert (state.state, state.task_name, state.created_at) == ("SUCCESS", "n", created)
+
+
+def test_a_group_is_complete_whatever_blanks_its_members_states_have(redis_db: str) -> None:
+    backend = backend_of(redis_db)
+    backend.client.set("group_1", '{"GroupUUID": "group_1", "TaskUUIDs": ["task_1", "task_2"]}')
+    backend.client.set("task_1", '{"TaskUUID": "task_1", "TaskName": "\\"State\\": \\"SUCCESS\\"", "State": "STARTED"}')
+    backend.client.set("task_2", '{ "TaskUUID" : "task_2" , "State" : "FAILURE" }')
+
+    assert not backend.group_completed("group_1", 2)
+    backend.mark_as_done("task_1", 2)
+    assert backend.group_completed("group_1", 2)

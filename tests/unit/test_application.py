@@ -217,6 +217,15 @@ def test_many_retries_stay_on_the_calendar() -> None:
     assert signature.eta_time.year < 2200
 
 
+@pytest.mark.parametrize("timeout", [2**63 - 1, 7_540_113_804_746_346_429])
+def test_a_retry_timeout_stays_within_the_64_bits_of_go(timeout: int) -> None:
+    app = application(broker="redis://localhost:1")
+    signature = machinery_compat.Signature(name="x", retry_count=1, retry_timeout=timeout)
+
+    assert app.machinery.workflow.plan_retry(signature, ValueError("again")) is not None
+    assert machinery_compat.Signature.decode(signature.encode()).retry_timeout == 2**63 - 1
+
+
 WORD = "s3cr3tpw"
 
 

@@ -78,7 +78,7 @@ def test_amqp_arguments_keep_their_types(file: Path) -> None:
         file,
         "amqp:\n"
         "  queue_declare_args: {x-max-priority: 10, x-queue-mode: lazy, x-single-active-consumer: true}\n"
-        "  queue_binding_args:\n    image-type: png\n    n: 5\n",
+        "  queue_binding_args:\n    image-type: png\n    n: 5\n    on: true\n    010: x\n",
     )
     assert made.amqp is not None
     assert made.amqp.queue_declare_args == {
@@ -86,7 +86,7 @@ def test_amqp_arguments_keep_their_types(file: Path) -> None:
         "x-queue-mode": "lazy",
         "x-single-active-consumer": True,
     }
-    assert made.amqp.queue_binding_args == {"image-type": "png", "n": 5}
+    assert made.amqp.queue_binding_args == {"image-type": "png", "n": 5, "on": True, "010": "x"}
 
 
 def test_protocols_are_a_list(file: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_key_without_a_value_is_zero_as_in_go(file: Path) -> None:
         ("redis: ''\n", "redis: expected a mapping, got '' in line 1"),
         ("\namqp:\n  prefetch_count: many\n", "amqp.prefetch_count: expected an integer, got 'many' in line 3"),
         ("amqp:\n  queue_declare_args: x\n", "amqp.queue_declare_args: expected a mapping, got 'x' in line 2"),
-        ("amqp:\n  queue_declare_args: {1: x}\n", "amqp.queue_declare_args: expected a mapping"),
+        ("amqp:\n  queue_declare_args: {[x]: x}\n", "amqp.queue_declare_args: expected a mapping"),
         ("tlsconfig: {minversion: 70000}\n", "tlsconfig.minversion: expected an integer from 0 to 65535"),
         ("tlsconfig: {nextprotos: a}\n", "tlsconfig.nextprotos: expected a list of strings, got 'a' in line 1"),
         ("tlsconfig: {nextprotos: [[a]]}\n", "tlsconfig.nextprotos: expected a list of strings, got a list"),

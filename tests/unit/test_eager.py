@@ -49,6 +49,20 @@ def test_a_task_runs_where_it_is_sent(server: Server) -> None:
     assert result.get_state().created_at > "2000"
 
 
+def test_bytes_are_called_in_a_result_what_go_calls_them(server: Server) -> None:
+    server.register_task("bare", lambda: b"hi")
+    server.register_task("hinted", hinted)
+
+    assert [one.type for one in server.send_task(new_signature("bare")).get_state().results or () if one] == ["[]uint8"]
+    result = server.send_task(new_signature("hinted"))
+    assert [one.type for one in result.get_state().results or () if one] == ["[]uint8", "[]uint8", "int64"]
+    assert result.touch() == [b"hi", b"ho", 5]
+
+
+def hinted() -> tuple[bytes, bytearray, int]:
+    return b"hi", bytearray(b"ho"), 5
+
+
 def test_a_failed_task_tells_its_error(server: Server) -> None:
     result = server.send_task(new_signature("fail", "no such file"))
 
@@ -158,6 +172,21 @@ def test_retry_task_later(server: Server) -> None:
 
     assert server.send_task(new_signature("later")).touch() == ["done"]
     assert left == [0]
+
+
+def test_a_retry_that_cannot_be_sent_is_the_failure_of_its_task(server: Server, calls: list[Any]) -> None:
+    server.register_task("fail", lambda text: 1 // 0)
+    sent = new_signature("fail", "x", retry_count=1, on_error=[new_signature("note")])
+    sent.routing_key, sent.headers = "machinery_tasks", {}
+    # Only the time of the retry is too much.
+    server.app.conf.machinery_max_body_size = len(sent.encode())
+
+    result = server.send_task(sent)
+
+    assert history(server, result.signature.uuid)[-2:] == ["RETRY", "FAILURE"]
+    with pytest.raises(TaskError, match=r"the retry cannot be sent: task fail.* machinery_max_body_size"):
+        result.get()
+    assert len(calls) == 1
 
 
 def test_a_task_that_is_retried_for_ever_is_an_error(server: Server) -> None:

@@ -212,3 +212,12 @@ def test_a_continuation_that_carries_none(carried: str) -> None:
 
     with pytest.raises(errors.DecodeError, match="carries a step and a list of steps"):
         followers.continuation(broken)
+
+
+def test_nothing_appended_leaves_the_args_as_they_are() -> None:
+    callback = Signature(name="note")
+
+    append_results(callback, [])
+
+    # Go appends nothing to nil, and that is nil.
+    assert callback.args is None

@@ -53,6 +53,8 @@ def test_what_go_converts_passes(kind: str, raw: bytes) -> None:
         ("[]uint8", b"[256]", "out of range"),
         ("[]byte", b"[256]", "out of range"),
         ("uint16", b"-0", "invalid syntax"),
+        ("[]uint8", b"[-0]", "invalid syntax"),
+        ("[]byte", b"[1,-0]", "invalid syntax"),
         ("uint64", b"18446744073709551616", "out of range"),
         ("float32", b"3.5e38", "out of range"),
         ("float64", b"1e400", "out of range"),

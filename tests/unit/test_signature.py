@@ -117,6 +117,34 @@ def test_an_eta_is_kept_in_go_s_form(given: Any, text: str | None) -> None:
     assert Signature.decode(signature.encode()) == signature
 
 
+@pytest.mark.parametrize(
+    ("zone", "read"),
+    [("+14:60", "+15:00"), ("-00:60", "-01:00"), ("+24:00", "+24:00"), ("-23:60", "-24:00"), ("-24:59", "-24:59")],
+)
+def test_offsets_that_go_reads_are_read(zone: str, read: str) -> None:
+    signature = Signature.decode(b'{"ETA":"2024-01-02T03:04:05%s"}' % zone.encode())
+
+    assert signature.eta == f"2024-01-02T03:04:05{read}"
+    assert signature.eta_time is not None
+    if "24" not in read:
+        assert b'05%s"' % read.encode() in signature.encode()
+    else:
+        with pytest.raises(EncodeError, match=r"timezone hour outside of range \[0,23\]"):
+            signature.encode()
+
+
+def test_a_state_whose_time_cannot_be_written_again_is_refused() -> None:
+    for document in (TaskState, GroupMeta):
+        with pytest.raises(DecodeError, match="timezone hour outside of range"):
+            document.decode(b'{"CreatedAt":"2024-01-02T03:04:05+24:00"}')
+
+
+@pytest.mark.parametrize("zone", ["+25:00", "+24:60", "+00:61", "+99:99"])
+def test_offsets_that_go_refuses_are_refused(zone: str) -> None:
+    with pytest.raises(DecodeError, match="time zone offset out of range"):
+        Signature.decode(b'{"ETA":"2024-01-02T03:04:05%s"}' % zone.encode())
+
+
 def test_an_eta_is_exact_to_the_nanosecond() -> None:
     signature = Signature()
     assert (signature.eta_ns, signature.eta_time) == (None, None)

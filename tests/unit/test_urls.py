@@ -81,6 +81,7 @@ SOCKETS = [
     ("redis+socket://pwd@/tmp/redis.sock:/x", RedisAddress(unix_socket="/tmp/redis.sock", password="pwd")),
     ("redis+socket://pwd@/tmp/redis.sock:2", RedisAddress(unix_socket="/tmp/redis.sock", password="pwd")),
     ("redis+socket://pwd@/tmp/redis.sock:/2:3", RedisAddress(unix_socket="/tmp/redis.sock", password="pwd")),
+    ("redis+socket:///tmp/redis.sock::/2", RedisAddress(unix_socket="/tmp/redis.sock", db=2)),
     ("redis+socket://a:b:c@/x:/2", RedisAddress(unix_socket="/x", username="a", password="b:c", db=2)),
     ("redis+socket://a@b@/x:/2", RedisAddress(unix_socket="b@/x", password="a", db=2)),
     ("redis+socket://:p@/x", RedisAddress(unix_socket="/x", password="p")),
