@@ -158,6 +158,9 @@ class Backend(GroupBackend):
             extra["traceback"] = traceback
         if _is_revoked(result):
             extra["state"] = celery_states.REVOKED
+        children = self.current_task_children(request)
+        if children:
+            extra["children"] = children
         document.celery = kombu_json.dumps(extra)
 
     def _results(self, result: Any, request: Any) -> list[TaskResult]:
