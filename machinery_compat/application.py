@@ -21,6 +21,7 @@ from machinery_compat.eager import Runner
 from machinery_compat.pool import exits_are_failures
 from machinery_compat.settings import settings_of, transport_options_of
 from machinery_compat.transport.border import OPTION
+from machinery_compat.transport.redelivery import deliveries
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 
@@ -46,7 +47,13 @@ class Task(CeleryTask):  # type: ignore[misc]
                 args = self.app.machinery.workflow.arguments_told(self, args)
             with exits_are_failures():
                 return self.run(*args, **kwargs)
-        except (Retry, Ignore, Reject):
+        except Reject as exc:
+            raw = getattr(self.request, "machinery", None)
+            if raw and exc.requeue and self.acks_late:
+                # What comes back while its state is STARTED is taken for a task whose worker has died.
+                self.app.machinery.border.received([Signature.decode(raw)], [deliveries(raw)])
+            raise
+        except (Retry, Ignore):
             raise
         except Exception as exc:
             raw = getattr(self.request, "machinery", None)

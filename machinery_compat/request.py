@@ -14,6 +14,7 @@ from celery.worker.state import task_ready
 from kombu.utils.encoding import safe_repr
 
 from machinery_compat.backends.fence import Superseded
+from machinery_compat.canvas import eta_text
 from machinery_compat.transport.base import TaskPayload
 from machinery_compat.transport.redelivery import has_followers
 
@@ -33,6 +34,12 @@ class Request(CeleryRequest):  # type: ignore[misc]
     _loss: str | None = None
     #: Whether the message was given up then.
     _given_up = False
+
+    def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(message, *args, **kwargs)
+        if isinstance(message, TaskPayload) and message.signature is not None:
+            # Only the task learns of it: Celery would let the task wait here, which it has done at the broker.
+            self._request_dict["eta"] = eta_text(message.signature)
 
     def revoked(self) -> bool:
         """Whether the task must not begin: revoked, expired, or given to another worker meanwhile.
@@ -65,8 +72,11 @@ class Request(CeleryRequest):  # type: ignore[misc]
             task_ready(self)
             self.reject(requeue=True)
             return
-        if isinstance(self.message, TaskPayload) and not isinstance(exc, NO_FAILURES):
-            self.message.task_failed()
+        if isinstance(self.message, TaskPayload):
+            if isinstance(exc, Reject) and exc.requeue:
+                self.message.task_rejected()
+            elif not isinstance(exc, NO_FAILURES):
+                self.message.task_failed()
         try:
             super().on_failure(exc_info, send_failed_event, return_ok)
         finally:

@@ -224,6 +224,15 @@ def test_eta_and_countdown(fleet: Fleet, app: Celery) -> None:
         assert 0 <= one.get(timeout=15) - due.timestamp() < 3
 
 
+def test_a_task_may_put_its_message_back_as_often_as_it_likes(fleet: Fleet, app: Celery) -> None:
+    """More often than a message may lose its workers."""
+    fleet.python(tasks=TASKS, concurrency=1)
+
+    result = app.send_task("hesitant", [8])
+
+    assert result.get(timeout=20) == [False] + [True] * 8
+
+
 def test_expires(fleet: Fleet, app: Celery, tmp_path: Path) -> None:
     worker = fleet.python(tasks=TASKS, concurrency=1)
     gate = tmp_path / "gate"
