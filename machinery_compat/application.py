@@ -42,6 +42,11 @@ class Task(CeleryTask):  # type: ignore[misc]
         if fence.is_superseded(self.request):
             # Another worker has begun it since; nothing that this run would do counts.
             raise fence.Superseded
+        if getattr(self.request, "machinery_again", None) is True:
+            self.request.delivery_info = {**self.request.delivery_info, "redelivered": True}
+            ended = self.app.backend.ended_before(self.request)
+            if ended is not None:
+                return self.app.backend.meta_of(self.request.id, ended)["result"]
         try:
             if getattr(self.request, "machinery_about", None):
                 args = self.app.machinery.workflow.arguments_told(self, args)

@@ -29,7 +29,8 @@ LONGEST_LIMIT = 100 * 365 * 86_400
 RESERVED = frozenset(
     {
         *(name for name in dir(Context) if not name.startswith("__")),
-        *("machinery", "machinery_about", "machinery_signature", "compression"),
+        *("machinery", "machinery_about", "machinery_signature", "machinery_error", "machinery_superseded"),
+        *("machinery_again", "machinery_ended", "compression"),
     }
 )
 #: What a decoder of Kombu's may raise on a text of a stranger.

@@ -13,6 +13,7 @@ from celery.worker.request import Request as CeleryRequest
 from celery.worker.state import task_ready
 from kombu.utils.encoding import safe_repr
 
+from machinery_compat.backends.base import Backend
 from machinery_compat.backends.fence import Superseded
 from machinery_compat.canvas import eta_text
 from machinery_compat.transport.base import TaskPayload
@@ -38,6 +39,15 @@ class Request(CeleryRequest):  # type: ignore[misc]
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
         if isinstance(message, TaskPayload) and message.signature is not None:
+            if (
+                self._delivery_info["redelivered"]
+                and self.app.conf.worker_deduplicate_successful_tasks
+                and isinstance(self.app.backend, Backend)
+                and has_followers(message.signature)
+            ):
+                # Celery would forget what follows; the task's base class sees to both, and sets it right.
+                self._request_dict["machinery_again"] = True
+                self._request_dict["delivery_info"] = {**self._delivery_info, "redelivered": False}
             # Only the task learns of it: Celery would let the task wait here, which it has done at the broker.
             self._request_dict["eta"] = eta_text(message.signature)
 

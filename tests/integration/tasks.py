@@ -104,6 +104,20 @@ def hesitant(self: Task, times: int) -> list[bool]:
     return seen
 
 
+@shared_task(name="doubled")
+def doubled(value: Any) -> Any:
+    """Twice a number, or twice all that a list holds."""
+    return value * 2
+
+
+@shared_task(name="ended_before", bind=True, acks_late=True)
+def ended_before(self: Task, value: int) -> int:
+    """Stores its end and puts its message back, as if its worker had died just then."""
+    journal()
+    self.backend.store_result(self.request.id, value, "SUCCESS")
+    raise Reject("what follows is not sent", requeue=True)
+
+
 @shared_task(name="again", bind=True, max_retries=2, default_retry_delay=0)
 def again(self: Task, times: int) -> int:
     """Celery's own retry."""
