@@ -99,6 +99,10 @@ class AppBorder(Border):
         task = self.app._tasks.get(name)
         return extract_exec_options(task) if task is not None else {}
 
+    def ignores_result(self, name: str) -> bool:
+        task = self.app._tasks.get(name)
+        return task is not None and bool(task.ignore_result)
+
     def routing_key_of(self, step: Mapping[str, Any]) -> str:
         amqp = self.app.amqp
         options = {name: value for name, value in step["options"].items() if name == "queue" and value}
@@ -144,7 +148,7 @@ class AppBorder(Border):
         if getattr(self._sending, "states_written", False):
             return
         backend = self.app.backend
-        if isinstance(backend, Backend) and not _ignores_result(signature):
+        if isinstance(backend, Backend) and _ignore_result_of(signature) is not True:
             with sending.naming(backend):
                 backend.store_pending(signature, server, command)
 
@@ -180,7 +184,10 @@ class AppBorder(Border):
     def _keeps_result(self, signature: Signature) -> bool:
         """Whether this process runs such tasks, and stores what becomes of them."""
         task = self.app.tasks.get(signature.name)
-        return task is not None and not task.ignore_result and not _ignores_result(signature)
+        if task is None:
+            return False
+        told = _ignore_result_of(signature)
+        return not (task.ignore_result if told is None else told)
 
     def unstorable(self, signature: Signature) -> str:
         """Why the result backend can keep nothing of a task, which so cannot be run; empty where it can."""
@@ -223,6 +230,9 @@ class AppBorder(Border):
             backend.fail_unrunnable(signature, reason)
 
 
-def _ignores_result(signature: Signature) -> bool:
+def _ignore_result_of(signature: Signature) -> bool | None:
+    """What a call says of its result; None where it leaves that to the task."""
     text = (signature.headers or {}).get(celery_header.HEADER)
-    return isinstance(text, str) and '"ignore_result": true' in text
+    if not isinstance(text, str) or '"ignore_result": ' not in text:
+        return None
+    return '"ignore_result": true' in text

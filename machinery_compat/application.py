@@ -21,6 +21,7 @@ from machinery_compat.eager import Runner
 from machinery_compat.pool import exits_are_failures
 from machinery_compat.settings import settings_of, transport_options_of
 from machinery_compat.transport.border import OPTION
+from machinery_compat.transport.redelivery import deliveries
 from machinery_compat.wire import Signature
 from machinery_compat.workflow import Workflow
 
@@ -41,12 +42,23 @@ class Task(CeleryTask):  # type: ignore[misc]
         if fence.is_superseded(self.request):
             # Another worker has begun it since; nothing that this run would do counts.
             raise fence.Superseded
+        if getattr(self.request, "machinery_again", None) is True:
+            self.request.delivery_info = {**self.request.delivery_info, "redelivered": True}
+            ended = self.app.backend.ended_before(self.request)
+            if ended is not None:
+                return self.app.backend.meta_of(self.request.id, ended)["result"]
         try:
             if getattr(self.request, "machinery_about", None):
                 args = self.app.machinery.workflow.arguments_told(self, args)
             with exits_are_failures():
                 return self.run(*args, **kwargs)
-        except (Retry, Ignore, Reject):
+        except Reject as exc:
+            raw = getattr(self.request, "machinery", None)
+            if raw and exc.requeue and self.acks_late:
+                # What comes back while its state is STARTED is taken for a task whose worker has died.
+                self.app.machinery.border.received([Signature.decode(raw)], [deliveries(raw)])
+            raise
+        except (Retry, Ignore):
             raise
         except Exception as exc:
             raw = getattr(self.request, "machinery", None)

@@ -17,7 +17,7 @@ from machinery_compat.arguments import Parameters, args_and_kwargs, args_of, jso
 from machinery_compat.celery_header import HEADER
 from machinery_compat.wire import Arg, Signature, new_task_uuid, outgoing
 
-__all__ = ["error_text", "from_signature", "priority_of", "set_eta", "to_signature"]
+__all__ = ["error_text", "eta_text", "from_signature", "priority_of", "set_eta", "to_signature"]
 
 #: The members of a protocol 2 message that have a field in the Signature, say nothing when they
 #: have their default, or concern the sender's process only.
@@ -39,6 +39,8 @@ PROTOCOL_DEFAULTS: dict[str, Any] = {
 }
 #: Written by Celery into every message and read back from the Signature or computed anew.
 DERIVED = frozenset({"lang", "task", "id", "eta", "root_id", "origin", "headers", "machinery"})
+#: The properties of a message that a task finds in ``request.properties``.
+PROPERTIES = ("app_id", "message_id", "type", "user_id")
 EMBED = ("callbacks", "errbacks", "chain", "chord")
 REPR_LIMIT = 1024
 
@@ -52,6 +54,7 @@ def to_signature(
     parameters: Parameters | None = None,
     base: Signature | None = None,
     strict: bool = False,
+    keeps_result: bool = False,
 ) -> Signature:
     """The Signature of a Celery task message.
 
@@ -63,12 +66,15 @@ def to_signature(
         parameters: those of the task's function, where this process knows it.
         base: the Signature that a retry sends again; its workflow is kept.
         strict: see :func:`arg_of`.
+        keeps_result: the result is kept although the task itself may say that it is not.
 
     Raises:
         EncodeError: an argument cannot be sent.
     """
     args, kwargs, embed = body
     extra = _extra(headers, properties, embed)
+    if keeps_result:
+        extra["ignore_result"] = False
     if base is not None and extra.get("group") == base.group_uuid:
         del extra["group"]
     if parameters is not None and kwargs:
@@ -104,6 +110,12 @@ def set_eta(signature: Signature, eta: str | datetime | None) -> None:
         raise errors.EncodeError(f"the ETA {eta!r} of {signature.name} is no time: {exc}") from exc
 
 
+def eta_text(signature: Signature) -> str | None:
+    """The ETA as a task of Celery's sees it, in UTC."""
+    time = signature.eta_time
+    return time.isoformat() if time is not None else None
+
+
 def _extra(headers: Mapping[str, Any], properties: Mapping[str, Any], embed: Mapping[str, Any]) -> dict[str, Any]:
     """What of a Celery message has no field in a Signature and is not its default."""
     extra: dict[str, Any] = {}
@@ -116,6 +128,9 @@ def _extra(headers: Mapping[str, Any], properties: Mapping[str, Any], embed: Map
         extra["root_id"] = root_id
     if properties.get("reply_to"):
         extra["reply_to"] = properties["reply_to"]
+    told = {name: str(properties[name]) for name in PROPERTIES if properties.get(name)}
+    if told:
+        extra["properties"] = told
     for name in EMBED:
         if embed and embed.get(name):
             extra[name] = embed[name]
@@ -180,7 +195,8 @@ def from_signature(
     for name, value in extra.items():
         if name in PROTOCOL_DEFAULTS or name == "root_id":
             headers[name] = value
-    properties = {"correlation_id": uuid, "reply_to": extra.get("reply_to"), "priority": signature.priority}
+    properties = {**(extra.get("properties") or {})}
+    properties |= {"correlation_id": uuid, "reply_to": extra.get("reply_to"), "priority": signature.priority}
     return headers, properties, (args, kwargs, {name: extra.get(name) for name in EMBED})
 
 

@@ -29,7 +29,8 @@ LONGEST_LIMIT = 100 * 365 * 86_400
 RESERVED = frozenset(
     {
         *(name for name in dir(Context) if not name.startswith("__")),
-        *("machinery", "machinery_about", "machinery_signature", "compression"),
+        *("machinery", "machinery_about", "machinery_signature", "machinery_error", "machinery_superseded"),
+        *("machinery_again", "machinery_ended", "compression"),
     }
 )
 #: What a decoder of Kombu's may raise on a text of a stranger.
@@ -111,6 +112,10 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
 
+def _are_properties(value: Any) -> bool:
+    return _is_mapping(value) and all(isinstance(text, str) for text in value.values())
+
+
 def _is_canvas(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("task"), str)
 
@@ -132,6 +137,7 @@ _MEMBERS: dict[str, Callable[[Any], bool]] = {
     "reply_to": _is_text,
     "argsrepr": _is_text,
     "kwargsrepr": _is_text,
+    "properties": _are_properties,
     "ignore_result": lambda value: type(value) is bool,
     "replaced_task_nesting": _is_count,
     "stamped_headers": _are_texts,

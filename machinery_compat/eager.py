@@ -154,6 +154,7 @@ def _request_of(item: _Item) -> tuple[dict[str, Any], list[Any], dict[str, Any]]
     request = {
         **headers,
         **embed,
+        "eta": canvas.eta_text(item.signature),
         "args": args,
         "kwargs": kwargs,
         "hostname": HOSTNAME,

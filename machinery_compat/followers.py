@@ -33,7 +33,7 @@ __all__ = [
     "continuation",
     "is_celerys",
     "is_errback",
-    "mark_exact",
+    "mark_sent",
     "split",
     "taken_back",
 ]
@@ -95,6 +95,7 @@ class Maker:
         routing_key_of: where a step is sent.
         root_id: the id of the first task of the workflow.
         strict: whether a step's arguments must be of Machinery's types.
+        ignores_result: whether a task of this process drops its results unless a call says otherwise.
     """
 
     def __init__(
@@ -104,12 +105,14 @@ class Maker:
         routing_key_of: Callable[[Step], str],
         root_id: str,
         strict: bool = False,
+        ignores_result: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self.parameters_of = parameters_of
         self.options_of = options_of
         self.routing_key_of = routing_key_of
         self.root_id = root_id
         self.strict = strict
+        self.ignores_result = ignores_result
 
     def attach(self, signature: Signature, embed: Mapping[str, Any]) -> None:
         """Gives a Signature what follows it.
@@ -235,6 +238,8 @@ class Maker:
         if chord:
             self._join_chord(signature, chord)
         about = {"own": len(signature.args), **about, **_about(options, signature), "root_id": self.root_id}
+        if options.get("ignore_result") is False and self.ignores_result(name):
+            about["ignore_result"] = False
         if parent_id:
             about["parent_id"] = parent_id
         if step.get("immutable"):
@@ -315,12 +320,18 @@ def about_of(follower: Signature) -> Mapping[str, Any]:
     return celery_header.read(follower.headers or {})[1]
 
 
-def mark_exact(callback: Signature) -> None:
-    """Says in a chord's body that its results came from a Python worker, with their marks."""
+def mark_sent(callback: Signature, parent_id: str) -> None:
+    """Says in a chord's body that a Python worker sends it, and so its results with their marks.
+
+    Args:
+        callback: the body.
+        parent_id: the member that has ended last; empty where nobody knows.
+    """
     if is_celerys(callback):
         about = about_of(callback)
         if about.get("pack"):
-            text = arguments.json_text({**about, "exact": True}, f"task {callback.name}")
+            told = {"exact": True, **({"parent_id": parent_id} if parent_id else {})}
+            text = arguments.json_text({**about, **told}, f"task {callback.name}")
             callback.headers = {**(callback.headers or {}), HEADER: text}
 
 

@@ -13,7 +13,9 @@ from celery.worker.request import Request as CeleryRequest
 from celery.worker.state import task_ready
 from kombu.utils.encoding import safe_repr
 
+from machinery_compat.backends.base import Backend
 from machinery_compat.backends.fence import Superseded
+from machinery_compat.canvas import eta_text
 from machinery_compat.transport.base import TaskPayload
 from machinery_compat.transport.redelivery import has_followers
 
@@ -33,6 +35,21 @@ class Request(CeleryRequest):  # type: ignore[misc]
     _loss: str | None = None
     #: Whether the message was given up then.
     _given_up = False
+
+    def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(message, *args, **kwargs)
+        if isinstance(message, TaskPayload) and message.signature is not None:
+            if (
+                self._delivery_info["redelivered"]
+                and self.app.conf.worker_deduplicate_successful_tasks
+                and isinstance(self.app.backend, Backend)
+                and has_followers(message.signature)
+            ):
+                # Celery would forget what follows; the task's base class sees to both, and sets it right.
+                self._request_dict["machinery_again"] = True
+                self._request_dict["delivery_info"] = {**self._delivery_info, "redelivered": False}
+            # Only the task learns of it: Celery would let the task wait here, which it has done at the broker.
+            self._request_dict["eta"] = eta_text(message.signature)
 
     def revoked(self) -> bool:
         """Whether the task must not begin: revoked, expired, or given to another worker meanwhile.
@@ -65,8 +82,11 @@ class Request(CeleryRequest):  # type: ignore[misc]
             task_ready(self)
             self.reject(requeue=True)
             return
-        if isinstance(self.message, TaskPayload) and not isinstance(exc, NO_FAILURES):
-            self.message.task_failed()
+        if isinstance(self.message, TaskPayload):
+            if isinstance(exc, Reject) and exc.requeue:
+                self.message.task_rejected()
+            elif not isinstance(exc, NO_FAILURES):
+                self.message.task_failed()
         try:
             super().on_failure(exc_info, send_failed_event, return_ok)
         finally:

@@ -109,7 +109,7 @@ class Workflow:
         backend = self.app.backend
         document = GroupMeta(group_uuid=group.group_uuid, task_uuids=group.get_uuids(), created_at=now_text())
         with sending.naming(backend):
-            backend.put_group(document)
+            backend.begin_group(document)
             backend.put_pending(group.tasks)
         with self.app.machinery.border.states_written(), self.app.producer_or_acquire() as producer:
             sent = count(1)
@@ -302,20 +302,21 @@ class Workflow:
     def check_chord(self, signature: Signature) -> None:
         """Sends the callback of a task's chord, if the task was the last member to end."""
         if signature.group_uuid and signature.chord_callback is not None:
-            self.check_group(signature.group_uuid, signature.group_task_count, signature.chord_callback)
+            self.check_group(signature.group_uuid, signature.group_task_count, signature.chord_callback, signature.uuid)
 
-    def check_group(self, uuid: str, count: int, callback: Signature) -> None:
+    def check_group(self, uuid: str, count: int, callback: Signature, last: str = "") -> None:
         """Sends the callback of a chord, if all members of the group have ended.
 
         Args:
             uuid: the group.
             count: how many members it has.
             callback: the chord's callback.
+            last: the member that has ended just now, where one has.
         """
         failing = f"the chord of group {uuid} cannot be checked"
         try:
             if self.patiently(partial(self._take_chord, uuid, count, callback), failing):
-                self.complete_chord(uuid, callback)
+                self.complete_chord(uuid, callback, last)
         except errors.MachineryError as exc:
             logger.error("%s: %s", failing, exc)
 
@@ -327,7 +328,7 @@ class Workflow:
             return False
         return bool(backend.trigger_chord(uuid))
 
-    def complete_chord(self, uuid: str, callback: Signature) -> None:
+    def complete_chord(self, uuid: str, callback: Signature, last: str = "") -> None:
         """Sends the callback of a chord whose flag is this process's, or fails it with the first failed member.
 
         Raises:
@@ -347,7 +348,7 @@ class Workflow:
             if not callback.immutable:
                 for state in states:
                     append_results(callback, state.results or ())
-                followers.mark_exact(callback)
+            followers.mark_sent(callback, last)
             if not self._send_follower(callback, callback):
                 return
         self.patiently(partial(backend.unwatch_chord, uuid), f"the chord of group {uuid} cannot be forgotten")

@@ -105,12 +105,29 @@ class Backend(GroupBackend):
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
+        if state == STARTED and self.ended_before(request) is not None:
+            return result
         document = self._task_state(task_id, result, state, traceback, request)
         run = fence.run_of(request, task_id)
         fence.sign(document, run)
         if not self.update_states([document], run=run)[0]:
             fence.supersede(request, document, run)
         return result
+
+    def ended_before(self, request: Any) -> TaskState | None:
+        """The SUCCESS of an earlier run of a task that must not run twice, whose followers may not have been sent.
+
+        Args:
+            request: Celery's request; the class Request marks such a one.
+        """
+        if getattr(request, "machinery_again", None) is not True:
+            return None
+        if not hasattr(request, "machinery_ended"):
+            failing = f"what {request.id} has become before cannot be read"
+            state = self.app.machinery.workflow.patiently(lambda: self.task_state(request.id), failing)
+            request.machinery_ended = state if state is not None and state.state == SUCCESS else None
+        ended: TaskState | None = request.machinery_ended
+        return ended
 
     def _task_state(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> TaskState:
         document = TaskState(task_uuid=task_id, state=state)
@@ -158,6 +175,9 @@ class Backend(GroupBackend):
             extra["traceback"] = traceback
         if _is_revoked(result):
             extra["state"] = celery_states.REVOKED
+        children = self.current_task_children(request)
+        if children:
+            extra["children"] = children
         document.celery = kombu_json.dumps(extra)
 
     def _results(self, result: Any, request: Any) -> list[TaskResult]:

@@ -25,13 +25,13 @@ class Frontier(Store):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: A group -> its members that were seen to have ended.
-        self._ended: dict[str, set[str]] = {}
+        #: A group and when it was made, since it may be sent again -> its members that were seen to have ended.
+        self._ended: dict[tuple[str, str], set[str]] = {}
 
     def group_completed(self, uuid: str, count: int) -> bool:
         # Read each time, since a group may grow.
         meta = self.known_group(uuid)
-        ended = self._ended.setdefault(uuid, set())
+        ended = self._ended.setdefault((uuid, meta.created_at), set())
         if len(self._ended) > GROUPS:
             self._ended.pop(next(iter(self._ended)), None)
         left = [member for member in meta.task_uuids or () if member not in ended]

@@ -100,7 +100,7 @@ class GroupBackend(ReadingBackend):
         members = _leaves(header)
         nested = any(isinstance(one, GroupResult) for one in header.results)
         body.options[MEMBERS] = [header.id, len(members), nested]
-        self._save_group(header.id, header)
+        self.begin_group(_group_of(header.id, header))
         # A worker that ends the first member looks at all of them.
         self.put_pending([Signature(uuid=uuid) for uuid in members])
         maker = self.app.machinery.border.maker(body.options.get("root_id") or header.id)
@@ -112,7 +112,7 @@ class GroupBackend(ReadingBackend):
         if MEMBERS in (chord.get("options") or {}):
             uuid, count, _ = chord["options"][MEMBERS]
             body = self.app.machinery.border.maker(request.root_id or request.id).body(chord)
-            self.app.machinery.workflow.check_group(uuid, count, body)
+            self.app.machinery.workflow.check_group(uuid, count, body, request.id)
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:
         """Makes one more task a member of a group.
@@ -126,11 +126,7 @@ class GroupBackend(ReadingBackend):
     # -- groups
 
     def _save_group(self, group_id: str, result: GroupResult) -> GroupResult:
-        meta = GroupMeta(group_uuid=group_id, task_uuids=_leaves(result), created_at=now_text())
-        if any(isinstance(child, GroupResult) or child.parent for child in result.results):
-            # Machinery's groups are flat and without parents.
-            meta.celery = kombu_json.dumps(result.as_tuple())
-        self.put_group(meta)
+        self.put_group(_group_of(group_id, result))
         return result
 
     def _restore_group(self, group_id: str) -> dict[str, Any] | None:
@@ -147,6 +143,14 @@ class GroupBackend(ReadingBackend):
 
     def _delete_group(self, group_id: str) -> None:
         self.purge(group_id)
+
+
+def _group_of(group_id: str, result: GroupResult) -> GroupMeta:
+    meta = GroupMeta(group_uuid=group_id, task_uuids=_leaves(result), created_at=now_text())
+    if any(isinstance(child, GroupResult) or child.parent for child in result.results):
+        # Machinery's groups are flat and without parents.
+        meta.celery = kombu_json.dumps(result.as_tuple())
+    return meta
 
 
 def _leaves(group: GroupResult) -> list[str]:

@@ -139,14 +139,15 @@ class ReadingBackend(Store, SyncBackendMixin, CeleryBackend):  # type: ignore[mi
         pause = FIRST_PAUSE
         while True:
             meta = patience.look(lambda: self.get_task_meta(task_id))
-            if meta is not None and meta["status"] in celery_states.READY_STATES:
-                return meta
-            if on_interval:
+            status = meta["status"] if meta is not None else ""
+            # Of a step that has failed because one before it has, Celery's results tell of that one.
+            if on_interval and status != SUCCESS:
                 on_interval()
+            if meta is not None and status in celery_states.READY_STATES:
+                return meta
             left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                state = meta["status"] if meta is not None else ""
-                raise CeleryTimeoutError(f"The operation timed out: {not_ended(task_id, state)}")
+                raise CeleryTimeoutError(f"The operation timed out: {not_ended(task_id, status)}")
             time.sleep(min(pause, left, interval or pause))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 

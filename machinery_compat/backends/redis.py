@@ -163,6 +163,14 @@ class RedisBackend(Backend):
     def put_group(self, meta: GroupMeta) -> None:
         self.client.execute_command(*self._set(meta.group_uuid, meta.encode()))
 
+    def begin_group(self, meta: GroupMeta) -> None:
+        self._watched.pop(meta.group_uuid, None)
+        with self.client.pipeline(transaction=False) as pipe:
+            # Of a group that is sent again all members were seen to have ended.
+            pipe.delete(f"{meta.group_uuid}:frontier")
+            pipe.execute_command(*self._set(meta.group_uuid, meta.encode()))
+            pipe.execute()
+
     def group_completed(self, uuid: str, count: int) -> bool:
         try:
             return bool(self._completed_script(keys=[uuid, f"{uuid}:frontier"], args=[self.expiry]))

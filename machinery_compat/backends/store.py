@@ -108,6 +108,10 @@ class Store:
         """Writes a group's document."""
         raise NotImplementedError
 
+    def begin_group(self, meta: GroupMeta) -> None:
+        """Writes the document of a group that is about to be sent, for the first time or, if it was frozen, again."""
+        self.put_group(meta)
+
     def group_lock(self) -> AbstractContextManager[Any]:
         """While this lasts, nobody else changes the document of a group."""
         raise NotImplementedError

@@ -19,7 +19,7 @@ from kombu.utils import json as kombu_json
 from machinery_compat import canvas, errors, followers
 from machinery_compat.transport.border import NOT_ENABLED, Border
 from machinery_compat.transport.payloads import REASON_SHOWN, one_line
-from machinery_compat.transport.redelivery import deliveries, given_up_reason, redelivered
+from machinery_compat.transport.redelivery import deliveries, given_up_reason, handed_back, marks, redelivered, was_run
 from machinery_compat.wire import Signature
 
 __all__ = [
@@ -31,8 +31,10 @@ __all__ = [
     "current_signature",
     "deliveries",
     "failure_text",
+    "marks",
     "redelivered",
     "signature_to_send",
+    "was_run",
 ]
 
 logger = logging.getLogger("machinery_compat.transport")
@@ -53,7 +55,7 @@ class TaskPayload:
     A transport that knows of messages whose worker has died takes part in the count of
     redeliveries so: it sets ``raw_body``, implements :meth:`redeliver`, and says
     ``delivery_info["redelivered"]`` and ``border.received(signatures, runs)`` after
-    :func:`deliveries`. The consumer then calls :meth:`lost` when a process of its pool has died.
+    :func:`was_run` and :func:`deliveries`. The consumer then calls :meth:`lost` when a process of its pool has died.
     Where the broker itself gives a dead worker's messages out again and has no count, the
     transport makes one, of what the result store knows of the task's runs: it adds the blanks where
     the message is delivered. Then what is put back must come again with a number that is not below
@@ -113,6 +115,10 @@ class TaskPayload:
 
     def task_failed(self) -> None:
         """Told before the message of a task that has failed for good is settled."""
+
+    def task_rejected(self) -> None:
+        """Told before a message goes back that its own task has rejected."""
+        self.raw_body = handed_back(self.raw_body)
 
     def is_ours(self) -> bool:
         """Whether no other worker has been given the message meanwhile."""
@@ -264,6 +270,7 @@ def signature_to_send(
         parameters=border.parameters(headers["task"]),
         base=again,
         strict=border.strict,
+        keeps_result=headers.get("ignore_result") is False and border.ignores_result(headers["task"]),
     )
     if native:
         border.maker(headers.get("root_id") or headers["id"]).attach(signature, native)

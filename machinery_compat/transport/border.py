@@ -78,11 +78,17 @@ class Border:
 
     def maker(self, root_id: str) -> followers.Maker:
         """Makes what follows the tasks of a Celery workflow."""
-        return followers.Maker(self.parameters, self.options_of, self.routing_key_of, root_id, self.strict)
+        return followers.Maker(
+            self.parameters, self.options_of, self.routing_key_of, root_id, self.strict, self.ignores_result
+        )
 
     def options_of(self, name: str) -> Mapping[str, Any]:
         """The options that a task has by itself, where this process has it."""
         return {}
+
+    def ignores_result(self, name: str) -> bool:
+        """Whether a task of this process drops its results unless a call says otherwise."""
+        return False
 
     def routing_key_of(self, step: Mapping[str, Any]) -> str:
         """The RoutingKey of a step of a Celery canvas; empty for the default queue."""

@@ -61,7 +61,7 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         fields["properties"]["delivery_info"] = {
             "exchange": "",
             "routing_key": queue,
-            "redelivered": base.deliveries(payload.body) > 0,
+            "redelivered": base.was_run(payload.body),
         }
         virtual.base.base.Message.__init__(
             self,
@@ -116,7 +116,11 @@ class ClaimQoS(KeepingQoS):
         if not message.claimed:
             super().reject(delivery_tag, requeue=requeue)
         elif requeue:
-            self.channel.put_back(message.claimed)
+            if message.raw_body == message.claimed.body:
+                self.channel.put_back(message.claimed)
+            else:
+                # As in Celery, so that a task that waits for others in this way lets them pass.
+                self.channel.put_back(message.claimed, "tail", message.raw_body)
             self.release(delivery_tag)
         else:
             self.ack(delivery_tag)

@@ -33,7 +33,7 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         fields["properties"]["delivery_info"] = {
             "exchange": "",
             "routing_key": payload.queue,
-            "redelivered": base.deliveries(payload.body) > 0,
+            "redelivered": base.was_run(payload.body),
         }
         virtual.base.base.Message.__init__(
             self,
@@ -67,11 +67,15 @@ class TaskMessage(base.TaskPayload, virtual.Message):  # type: ignore[misc]
 
     def redeliver(self) -> None:
         """Sends a counted copy in the message's place; Pub/Sub itself does not count."""
+        self.replace(base.redelivered(self.raw_body))
+
+    def replace(self, body: bytes) -> None:
+        """Sends another body in the message's place."""
         channel, arrived = self.channel, self.arrived
         try:
-            channel.clients.get().publish(arrived.queue, base.redelivered(self.raw_body))
+            channel.clients.get().publish(arrived.queue, body)
         except FAILURES as exc:
-            base.logger.warning("a message goes back uncounted: %s", exc)
+            base.logger.warning("a message goes back as it is: %s", exc)
             self.hand_back()
             return
         channel.keeper.settle(arrived.held)
@@ -95,7 +99,9 @@ class HoldingQoS(KeepingQoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         message = self._delivered.get(delivery_tag)
-        if message is not None and requeue:
+        if message is not None and requeue and message.raw_body != message.arrived.body:
+            message.replace(message.raw_body)
+        elif message is not None and requeue:
             self.give_back(message)
             self.release(delivery_tag)
         elif message is not None:

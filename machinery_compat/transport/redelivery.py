@@ -4,6 +4,9 @@ The message itself says it: each time it gets one more blank behind its JSON, wh
 Go too. So the count needs no keys of its own, it is there on every broker and in every language's
 hands, and a message that is sent anew, such as a retry, begins without it.
 
+A message that its own task has handed back (Celery's ``Reject``) gets one tab before the blanks, once:
+the task asks whether it was delivered before, and is not counted.
+
 RabbitMQ puts a changed message behind all others. So there the first time is written down by the
 state of the run alone, see ``Channel._next_run``, and only who comes back once more goes there.
 """
@@ -15,12 +18,25 @@ from enum import Enum, auto
 from machinery_compat import celery_header
 from machinery_compat.wire import FAILURE, STARTED, SUCCESS, Signature
 
-__all__ = ["REDELIVERY_LIMIT", "Fate", "deliveries", "fate_of", "given_up_reason", "has_followers", "redelivered"]
+__all__ = [
+    "REDELIVERY_LIMIT",
+    "Fate",
+    "deliveries",
+    "fate_of",
+    "given_up_reason",
+    "handed_back",
+    "has_followers",
+    "marks",
+    "redelivered",
+    "was_run",
+]
 
 #: How often a message is put back at most; the setting ``machinery_redelivery_limit``.
 REDELIVERY_LIMIT = 5
 #: What is put behind a message each time.
 MARK = b" "
+#: What stands before that once its own task has handed the message back.
+HANDED_BACK = b"\t"
 
 
 def deliveries(body: bytes) -> int:
@@ -31,6 +47,22 @@ def deliveries(body: bytes) -> int:
 def redelivered(body: bytes, times: int = 1) -> bytes:
     """A message that is put back because what ran it has died: counted once more, or ``times``."""
     return body + MARK * times
+
+
+def handed_back(body: bytes) -> bytes:
+    """A message that its own task puts back, which counts for nothing."""
+    told = body.rstrip(MARK)
+    return body if told.endswith(HANDED_BACK) else told + HANDED_BACK + body[len(told) :]
+
+
+def was_run(body: bytes) -> bool:
+    """Whether the message says that a worker has run its task before; ``delivery_info["redelivered"]``."""
+    return marks(body) != b""
+
+
+def marks(body: bytes) -> bytes:
+    """What of a message is no part of its JSON but says what has become of it before."""
+    return body[len(body.rstrip(MARK + HANDED_BACK)) :]
 
 
 def given_up_reason(count: int, last: str) -> str:

@@ -268,7 +268,7 @@ class Channel(RedisDeadLetters, base.TaskChannel, ConnectingChannel):
         """When a message that waits is due, in Unix ns, and what waits."""
         signature = payloads.decode(claimed.body)
         signature.routing_key = claimed.keys.queue
-        what = base.redelivered(signature.encode(), base.deliveries(claimed.body))
+        what = signature.encode() + base.marks(claimed.body)
         return time_ns() + int(seconds * 1e9), what
 
     def bury(self, claimed: Claimed, reason: str) -> None:

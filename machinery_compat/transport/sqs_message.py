@@ -58,7 +58,7 @@ class Message(base.TaskPayload, virtual.Message):  # type: ignore[misc]
         fields["properties"]["delivery_info"] = {
             "exchange": "",
             "routing_key": received.queue,
-            "redelivered": received.count > 1 or base.deliveries(received.body) > 0,
+            "redelivered": received.count > 1 or base.was_run(received.body),
         }
         virtual.base.base.Message.__init__(
             self,

@@ -33,3 +33,6 @@ def repeat(text: str, times: int) -> str:
 
 impatient = Celery("impatient", config=Config.load())
 impatient.conf.machinery_redelivery_limit = 1
+
+deduplicating = Celery("deduplicating", config=Config.load())
+deduplicating.conf.worker_deduplicate_successful_tasks = True

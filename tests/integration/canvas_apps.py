@@ -7,6 +7,7 @@ from typing import Any
 
 import celery
 from celery import Task, chain, chord, group
+from celery.exceptions import Reject
 
 import machinery_compat
 
@@ -67,9 +68,35 @@ def make(kind: str, url: str, registers: bool = True) -> Any:
         own = {name: request.headers.get(name) for name in ("mine", "n")}
         return [value, list(request.timelimit), own]
 
+    def told(self: Task, *args: Any) -> Any:
+        request = self.request
+        return [request.eta, request.parent_id, request.properties.get("app_id")]
+
+    def picky(self: Task) -> bool:
+        redelivered = self.request.delivery_info["redelivered"]
+        if not redelivered:
+            raise Reject("not yet", requeue=True)
+        return bool(redelivered)
+
+    def bear(self: Task) -> None:
+        add.delay(1, 1)
+        raise ValueError("no luck")
+
+    def drop(self: Task, *args: Any) -> int:
+        if self.request.retries < 1:
+            raise self.retry(countdown=0)
+        return 7
+
+    def note(value: Any, path: str) -> None:
+        with open(path, "a") as file:
+            file.write(f"{value}\n")
+
+    task(note)
     add, mul, xsum, echo, same, nothing, fail = map(task, (add, mul, xsum, echo, same, nothing, fail))
-    for bound in (spread, swap, again, grow, stamped, about):
+    for bound in (spread, swap, again, grow, stamped, about, told, bear):
         task(bound, bind=True)
+    task(picky, bind=True, acks_late=True)
+    task(drop, bind=True, ignore_result=True)
     return app
 
 

@@ -91,6 +91,33 @@ def rejected(self: Task) -> None:
     raise Reject("no reason", requeue=False)
 
 
+@shared_task(name="hesitant", bind=True, acks_late=True)
+def hesitant(self: Task, times: int) -> list[bool]:
+    """Puts its message back so many times; tells each time whether it was delivered before."""
+    journal()
+    told = Path(os.environ["JOURNAL"] + f".{self.request.id}")
+    with told.open("a") as file:
+        file.write(f"{int(self.request.delivery_info['redelivered'])}\n")
+    seen = [line == "1" for line in told.read_text().split()]
+    if len(seen) <= times:
+        raise Reject("not yet", requeue=True)
+    return seen
+
+
+@shared_task(name="doubled")
+def doubled(value: Any) -> Any:
+    """Twice a number, or twice all that a list holds."""
+    return value * 2
+
+
+@shared_task(name="ended_before", bind=True, acks_late=True)
+def ended_before(self: Task, value: int) -> int:
+    """Stores its end and puts its message back, as if its worker had died just then."""
+    journal()
+    self.backend.store_result(self.request.id, value, "SUCCESS")
+    raise Reject("what follows is not sent", requeue=True)
+
+
 @shared_task(name="again", bind=True, max_retries=2, default_retry_delay=0)
 def again(self: Task, times: int) -> int:
     """Celery's own retry."""

@@ -258,6 +258,18 @@ class TestGroups:
             update(backend, member, ("SUCCESS", "FAILURE")[number % 2])
         assert backend.group_completed(uuid, 3)
 
+    def test_a_group_that_is_sent_again_is_not_complete(self, backend: Backend, uuid: str) -> None:
+        members = made_group(backend, uuid, 2)
+        for sent_at in (1_000_000_000, 2_000_000_000):
+            backend.put_pending([Signature(uuid=member, name="add") for member in members])
+            meta = GroupMeta(group_uuid=uuid, task_uuids=members, created_at=gotime.time_from_ns(sent_at))
+            backend.begin_group(meta)
+            update(backend, members[0], "SUCCESS", results=[])
+            assert not backend.group_completed(uuid, 2)
+            update(backend, members[1], "SUCCESS", results=[])
+            assert backend.group_completed(uuid, 2)
+            assert backend.trigger_chord(uuid)
+
     def test_a_group_or_a_member_that_is_missing(self, backend: Backend, uuid: str) -> None:
         with pytest.raises(BackendError, match=uuid):
             backend.group_completed(uuid, 2)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celery.canvas import Signature, chord, group
+from celery.canvas import Signature, chain, chord, group
 from celery.exceptions import ChordError
 
 from tests.integration.canvas_apps import SHAPES, make
@@ -184,3 +185,63 @@ def test_a_saved_group_is_restored(apps: dict[str, Any]) -> None:
         restored.delete()
         assert app.GroupResult.restore(result.id) is None
     assert found["ours"] == found["plain"] == [[2, 12], True]
+
+
+def test_a_frozen_chord_can_be_sent_again(apps: dict[str, Any], tmp_path: Path) -> None:
+    for kind in DATABASES:
+        same, note = (apps[kind].tasks[f"canvas.{name}"] for name in ("same", "note"))
+        noted = tmp_path / kind
+        frozen = chord([same.s(1), same.s(2)], note.s(str(noted)))
+        frozen.freeze()
+
+        for times in (1, 2):
+            frozen.apply_async()
+            wait_for(lambda n=times, path=noted: path.exists() and path.read_text() == "[1, 2]\n" * n, 20)
+
+
+def test_who_waits_for_a_failed_chord_learns_of_its_member(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        same, fail, xsum, mul = (apps[kind].tasks[f"canvas.{name}"] for name in ("same", "fail", "xsum", "mul"))
+        for body in (xsum.s(), chain(xsum.s(), mul.s(2))):
+            result = chord([fail.s(), same.s(1)], body).apply_async()
+            last = apps[kind].AsyncResult(result.id)
+            wait_for(lambda last=last: last.state == "FAILURE", 20)
+
+            with pytest.raises(ValueError, match="no luck"):
+                result.get(timeout=20)
+
+
+def test_what_a_task_learns_of_its_call(apps: dict[str, Any]) -> None:
+    due = datetime.now(timezone.utc) + timedelta(seconds=0.2)
+    for kind in DATABASES:
+        same, told = (apps[kind].tasks[f"canvas.{name}"] for name in ("same", "told"))
+
+        eta, _, app_id = told.apply_async(eta=due, app_id="shop").get(timeout=20)
+        assert (datetime.fromisoformat(eta), app_id) == (due, "shop"), kind
+        assert told.delay().get(timeout=20) == [None, None, None], kind
+
+        header = group(same.s(1), same.s(2))
+        result = chord(header, told.s()).apply_async()
+        parent_id = result.get(timeout=20)[1]
+        assert parent_id in [member.id for member in result.parent.results], kind
+
+
+def test_a_result_that_is_asked_for_is_kept(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        same, drop = (apps[kind].tasks[f"canvas.{name}"] for name in ("same", "drop"))
+
+        assert drop.apply_async(ignore_result=False).get(timeout=20) == 7, kind
+        assert chain(same.s(1), drop.s().set(ignore_result=False)).apply_async().get(timeout=20) == 7, kind
+
+
+def test_the_children_of_a_task_that_fails(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        result = apps[kind].tasks["canvas.bear"].delay()
+        with pytest.raises(ValueError, match="no luck"):
+            result.get(timeout=20)
+        assert [child.get(timeout=20) for child in result.children] == [2], kind
+
+
+def test_a_task_that_rejects_its_message_gets_it_again(apps: dict[str, Any]) -> None:
+    for kind in DATABASES:
+        assert apps[kind].tasks["canvas.picky"].delay().get(timeout=20) is True, kind

@@ -233,6 +233,11 @@ def test_a_task_that_kills_its_process_is_given_up(fleet: Fleet) -> None:
     assert fleet.app.send_task("py_add", [1, 2]).get(timeout=WAIT) == 3
 
 
+def test_a_task_may_put_its_message_back_as_often_as_it_likes(fleet: Fleet) -> None:
+    fleet.worker(concurrency=1)
+    assert fleet.app.send_task("hesitant", [8]).get(timeout=WAIT) == [False] + [True] * 8
+
+
 def test_a_lost_acknowledgement_runs_nothing_again(fleet: Fleet) -> None:
     fleet.worker()
     result = fleet.app.send_task("py_add", [1, 2])

@@ -337,6 +337,13 @@ def test_a_task_that_kills_its_process_is_given_up(broker: Broker) -> None:
     wait_for(lambda: broker.counts() == (0, 0), WAIT, "the message is left")
 
 
+def test_a_task_may_put_its_message_back_as_often_as_it_likes(broker: Broker) -> None:
+    broker.create()
+    broker.worker(concurrency=1, tasks="tests.integration.tasks")
+    result = broker.server().send_task(new_signature("hesitant", 8))
+    assert result.get_with_timeout(WAIT) == [[False] + [True] * 8]
+
+
 def test_the_task_of_a_killed_worker_is_run_by_another_and_counted(broker: Broker) -> None:
     broker.create(VisibilityTimeout="2")
     first, server = broker.worker(concurrency=1), broker.server()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from celery import states
+from celery.canvas import chain, chord
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 from celery.result import AsyncResult
 
@@ -222,6 +224,30 @@ def test_eta_and_countdown(fleet: Fleet, app: Celery) -> None:
     assert long_ago.get(timeout=15) < due.timestamp()
     for one in (by_eta, by_countdown):
         assert 0 <= one.get(timeout=15) - due.timestamp() < 3
+
+
+def test_a_task_may_put_its_message_back_as_often_as_it_likes(fleet: Fleet, app: Celery) -> None:
+    """More often than a message may lose its workers."""
+    fleet.python(tasks=TASKS, concurrency=1)
+
+    result = app.send_task("hesitant", [8])
+
+    assert result.get(timeout=20) == [False] + [True] * 8
+
+
+@pytest.mark.parametrize("follows", ["a chain", "a chord"])
+def test_what_follows_a_success_is_sent_without_running_it_again(fleet: Fleet, app: Celery, follows: str) -> None:
+    """With ``worker_deduplicate_successful_tasks``: the worker has died between a success and what follows it."""
+    fleet.python(app="tests.integration.apps:deduplicating", tasks=TASKS, concurrency=1)
+    first, then = app.signature("ended_before", [3]), app.signature("doubled")
+
+    canvas, outcome = (chain(first, then), 6) if follows == "a chain" else (chord([first, first], then), [3] * 4)
+
+    result = canvas.apply_async()
+    assert result.get(timeout=20) == outcome
+    ran = Counter(one.uuid for one in fleet.executions())
+    assert set(ran.values()) == {1}
+    assert len(ran) == (1 if follows == "a chain" else 2)
 
 
 def test_expires(fleet: Fleet, app: Celery, tmp_path: Path) -> None:
