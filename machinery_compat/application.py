@@ -12,7 +12,7 @@ from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_retry, worker_process_init
 
-from machinery_compat import backends, canvas, continuation, errors, followers, tracing, urls, watchdog
+from machinery_compat import backends, canvas, continuation, errors, followers, readback, tracing, urls, watchdog
 from machinery_compat.app_border import AppBorder
 from machinery_compat.backends import fence
 from machinery_compat.config import Config, ConfigWatcher
@@ -77,14 +77,14 @@ class Task(CeleryTask):  # type: ignore[misc]
         raw = getattr(self.request, "machinery", None)
         if raw:
             signature = Signature.decode(raw)
-            self.request.update(**followers.taken_back(signature), machinery=signature.encode())
+            self.request.update(**readback.taken_back(signature), machinery=signature.encode())
         return super().replace(sig)
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
         """Celery's add_to_chord: the chord's body gets the result of one more task."""
         raw = getattr(self.request, "machinery", None)
         if raw and not self.request.chord:
-            chord = followers.taken_back(Signature.decode(raw)).get("chord")
+            chord = readback.taken_back(Signature.decode(raw)).get("chord")
             if chord:
                 self.request.update(chord=chord, group=chord["options"][followers.MEMBERS][0])
         return super().add_to_chord(sig, lazy)

@@ -12,7 +12,7 @@ from celery.canvas import Signature as CelerySignature
 from celery.canvas import chord as celery_chord
 from celery.canvas import group as celery_group
 
-from machinery_compat import arguments, errors, followers
+from machinery_compat import arguments, errors, followers, readback
 from machinery_compat.transport.base import CONTENT_TYPE, signature_to_send
 from machinery_compat.wire import Signature, new_task_uuid
 
@@ -49,8 +49,8 @@ def to_celery(signature: Signature, app: Any = None) -> CelerySignature:
 
 
 def _step(signature: Signature, immutable: bool = False) -> dict[str, Any]:
-    if followers.is_celerys(signature):
-        return followers.as_canvas(signature)
+    if readback.is_celerys(signature):
+        return readback.as_canvas(signature)
     for name, instead in UNKNOWN_TO_CELERY.items():
         if getattr(signature, name):
             raise errors.EncodeError(f"{signature.name}: Celery's signatures cannot say {name}; use {instead}")

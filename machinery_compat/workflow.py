@@ -6,10 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from itertools import count
 from typing import Any, TypeVar
 
 from celery._state import get_current_task
@@ -19,21 +17,15 @@ from celery.result import allow_join_result
 from celery.utils.functional import arity_greater
 from kombu.exceptions import OperationalError
 
-from machinery_compat import canvas, continuation, errors, followers, sending
-from machinery_compat.transport.base import SERIALIZER
-from machinery_compat.transport.reconnect import Unconfirmed
+from machinery_compat import canvas, continuation, errors, followers, readback
+from machinery_compat.dispatch import Dispatch
 from machinery_compat.wire import (
     FAILURE,
     SUCCESS,
     Arg,
-    Chain,
-    Chord,
-    Group,
-    GroupMeta,
     Signature,
     TaskResult,
     TaskState,
-    new_task_uuid,
     now_text,
     outgoing,
 )
@@ -53,8 +45,6 @@ PATIENCE, PATIENCE_PAUSE = 600.0, 1.0
 #: How long a chord's callback waits for a member that runs again before it is left to the watch, and the pause
 #: between two looks, in seconds.
 RUNS_AGAIN, RUNS_AGAIN_PAUSE = 2.0, 0.05
-#: How many tasks of a group go to the broker at once.
-GROUP_BATCH = 500
 
 
 def fibonacci_next(start: int) -> int:
@@ -65,7 +55,7 @@ def fibonacci_next(start: int) -> int:
     return high
 
 
-class Workflow:
+class Workflow(Dispatch):
     """Sends what follows a task.
 
     Args:
@@ -73,95 +63,10 @@ class Workflow:
     """
 
     def __init__(self, app: Any) -> None:
-        self.app = app
+        super().__init__(app)
         self._retries = threading.local()
 
     # -- sending
-
-    def send(self, signature: Signature) -> Signature:
-        """Sends a Signature, its PENDING state first; mirrors Go's SendTask.
-
-        Raises:
-            EncodeError: it cannot be sent, or would hurt a Go worker.
-            kombu.exceptions.OperationalError: the broker or the result backend cannot be reached.
-        """
-        outgoing.check(signature)
-        return self._send(signature)
-
-    def send_chain(self, chain: Chain) -> None:
-        """Sends the first task of a chain, which carries the others; mirrors Go's SendChain."""
-        self.send(chain.tasks[0])
-
-    def send_group(self, group: Group, progress: Callable[[int, int], None] | None = None) -> None:
-        """Sends a group: its document and all PENDING states first, then the tasks; mirrors Go's SendGroup.
-
-        Args:
-            group: the group.
-            progress: called with the number of tasks sent and their total.
-
-        Raises:
-            EncodeError: a member cannot be sent; then none is.
-            kombu.exceptions.OperationalError: the broker or the result backend cannot be reached.
-        """
-        for signature in group.tasks:
-            outgoing.check(signature)
-            _complete(signature)
-        backend = self.app.backend
-        document = GroupMeta(group_uuid=group.group_uuid, task_uuids=group.get_uuids(), created_at=now_text())
-        with sending.naming(backend):
-            backend.begin_group(document)
-            backend.put_pending(group.tasks)
-        with self.app.machinery.border.states_written(), self.app.producer_or_acquire() as producer:
-            sent = count(1)
-
-            def publish(signature: Signature, retry: bool = True, declare: bool = True) -> None:
-                self._publish(producer, signature, retry, declare)
-                if progress is not None:
-                    progress(next(sent), len(group.tasks))
-
-            firsts: dict[str, Signature] = {}
-            for signature in group.tasks:
-                firsts.setdefault(signature.routing_key, signature)
-            rest = [signature for signature in group.tasks if firsts[signature.routing_key] is not signature]
-            # The first one for each queue connects and declares, if need be more than once.
-            for signature in firsts.values():
-                publish(signature)
-            batches = producer.supports_batch_publish
-            for start in range(0, len(rest), GROUP_BATCH):
-                try:
-                    with producer.batch(max_size=GROUP_BATCH) if batches else nullcontext():
-                        for signature in rest[start : start + GROUP_BATCH]:
-                            publish(signature, retry=not batches, declare=not batches)
-                except Unconfirmed as exc:
-                    for signature in exc.signatures:
-                        self._publish(producer, signature, retry=True)
-
-    def send_chord(self, chord: Chord, progress: Callable[[int, int], None] | None = None) -> None:
-        """Sends a chord's group; each member carries the callback; mirrors Go's SendChord."""
-        for callback in (chord.callback, *(member.chord_callback for member in chord.group.tasks)):
-            if callback is not None and callback.headers is None:
-                callback.headers = {}
-        self.app.backend.watch_chord(chord.group.group_uuid, chord.callback)
-        self.send_group(chord.group, progress)
-
-    def _send(self, signature: Signature) -> Signature:
-        _complete(signature)
-        with self.app.producer_or_acquire() as producer:
-            self._publish(producer, signature, retry=self.app.conf.task_publish_retry)
-        return signature
-
-    def _publish(self, producer: Any, signature: Signature, retry: bool, declare: bool = True) -> None:
-        queue = self.app.machinery.border.queue_for(signature.routing_key)
-        producer.publish(
-            signature,
-            serializer=SERIALIZER,
-            exchange=queue.exchange if queue else self.app.amqp.default_exchange,
-            routing_key=queue.routing_key if queue else signature.routing_key,
-            declare=[queue or self.app.amqp.default_exchange] if declare else (),
-            delivery_mode=2,
-            retry=retry,
-            retry_policy=dict(self.app.conf.task_publish_retry_policy),
-        )
 
     def _send_follower(self, signature: Signature | None, of: Signature) -> bool:
         """Sends a follower, or fails it for good; False when it could not be sent now."""
@@ -223,9 +128,9 @@ class Workflow:
     def go_on(self, signature: Signature, value: Any, request: Any) -> None:
         """Sends those steps of a Celery workflow that no Signature can say, before the result is stored."""
         for callback in signature.on_success or ():
-            if not followers.is_celerys(callback):
+            if not readback.is_celerys(callback):
                 continue
-            carried = followers.continuation(callback)
+            carried = readback.continuation(callback)
             if carried is not None:
                 passed = None if signature.immutable else value
                 root_id = request.root_id or signature.uuid
@@ -234,7 +139,7 @@ class Workflow:
     def succeeded(self, signature: Signature, results: Sequence[TaskResult]) -> None:
         """Sends the success callbacks and, with the last member of a group, the chord's."""
         for callback in signature.on_success or ():
-            if callback is not None and callback.name == followers.GO_ON and followers.is_celerys(callback):
+            if callback is not None and callback.name == followers.GO_ON and readback.is_celerys(callback):
                 continue
             if callback is not None and not signature.immutable:
                 append_results(callback, results)
@@ -263,8 +168,8 @@ class Workflow:
                 # It is a Go worker's; here what follows has failed already.
                 continue
             # A task that only others have may be Go's, which wants the text.
-            if followers.is_errback(callback) and callback.name in self.app.tasks:
-                errbacks.append(followers.as_canvas(callback))
+            if readback.is_errback(callback) and callback.name in self.app.tasks:
+                errbacks.append(readback.as_canvas(callback))
                 continue
             if callback is not None:
                 callback.args = [Arg("string", error), *(callback.args or ())]
@@ -348,7 +253,7 @@ class Workflow:
             if not callback.immutable:
                 for state in states:
                     append_results(callback, state.results or ())
-            followers.mark_sent(callback, last)
+            readback.mark_sent(callback, last)
             if not self._send_follower(callback, callback):
                 return
         self.patiently(partial(backend.unwatch_chord, uuid), f"the chord of group {uuid} cannot be forgotten")
@@ -403,13 +308,6 @@ class Workflow:
                 if self.app.machinery.border.sends_followers:
                     # It would stay in RETRY for ever.
                     self.app.backend.fail_unrunnable(planned, f"the retry cannot be sent: {exc}")
-
-
-def _complete(signature: Signature) -> None:
-    """Fills what Go's SendTask fills."""
-    signature.uuid = signature.uuid or new_task_uuid()
-    if signature.headers is None:
-        signature.headers = {}
 
 
 def append_results(callback: Signature, results: Sequence[TaskResult | None]) -> None:

@@ -18,7 +18,8 @@ from machinery_compat import arguments, canvas, errors
 from machinery_compat.backends import fence
 from machinery_compat.backends.groups import GroupBackend
 from machinery_compat.backends.store import STATES
-from machinery_compat.followers import GO_ON, is_celerys
+from machinery_compat.followers import GO_ON
+from machinery_compat.readback import is_celerys
 from machinery_compat.wire import (
     FAILURE,
     PENDING,

@@ -11,7 +11,8 @@ from kombu.utils import json as kombu_json
 
 from machinery_compat import canvas, errors
 from machinery_compat.backends.reading import UNREADABLE, ReadingBackend
-from machinery_compat.followers import MEMBERS, continuation, is_celerys
+from machinery_compat.followers import MEMBERS
+from machinery_compat.readback import continuation, is_celerys
 from machinery_compat.wire import FAILURE, GroupMeta, Signature, TaskState, now_text
 
 __all__ = ["GroupBackend"]

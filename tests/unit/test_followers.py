@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machinery_compat import Float32, arguments, canvas, errors, followers
+from machinery_compat import Float32, arguments, canvas, errors, readback
 from machinery_compat.followers import GO_ON, MEMBERS, STEP_FAILED, Maker
 from machinery_compat.wire import Arg, Signature, outgoing
 from machinery_compat.workflow import append_results
@@ -113,7 +113,7 @@ def test_what_follows_survives(callbacks: list[Any], chain: list[Any], errbacks:
 
     maker().attach(first, {"callbacks": callbacks, "chain": chain, "errbacks": errbacks})
 
-    taken = followers.taken_back(sent(first))
+    taken = readback.taken_back(sent(first))
     expected = [tree(callback) for callback in callbacks]
     found = [tree(callback) for callback in taken.get("callbacks", ())]
     for steps_of, trees in ((chain, expected), (taken.get("chain") or [], found)):
@@ -170,7 +170,7 @@ def test_a_body_gets_one_list(body: Any, results: list[Any], nested: bool) -> No
 
     if not callback.immutable:
         append_results(callback, [followers_result(value) for value in results])
-    followers.mark_sent(callback, "last")
+    readback.mark_sent(callback, "last")
     headers, _, (args, _, _) = canvas.from_signature(sent(callback), b"")
 
     if callback.name == GO_ON or not body["immutable"]:
@@ -203,7 +203,7 @@ def test_only_what_may_be_gos_reports_its_failure() -> None:
         maker(**known).attach(first, {"chain": [last]})
         assert [one.name for one in first.on_error or () if one] == reports
         assert (first.on_success or [None])[0].group_uuid == "group"  # type: ignore[union-attr]
-        assert "errbacks" not in followers.taken_back(sent(first))
+        assert "errbacks" not in readback.taken_back(sent(first))
 
 
 @pytest.mark.parametrize("carried", ["{}", '["no step"]', "[1, 2]"])
@@ -211,7 +211,7 @@ def test_a_continuation_that_carries_none(carried: str) -> None:
     broken = Signature(uuid="x", name=GO_ON, args=[Arg("string", carried, name="celery:json")], headers={})
 
     with pytest.raises(errors.DecodeError, match="carries a step and a list of steps"):
-        followers.continuation(broken)
+        readback.continuation(broken)
 
 
 def test_nothing_appended_leaves_the_args_as_they_are() -> None:
