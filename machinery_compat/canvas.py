@@ -130,7 +130,7 @@ def _extra(headers: Mapping[str, Any], properties: Mapping[str, Any], embed: Map
         extra["reply_to"] = properties["reply_to"]
     told = {name: str(properties[name]) for name in PROPERTIES if properties.get(name)}
     if told:
-        extra["properties"] = told
+        extra["message_properties"] = told
     for name in EMBED:
         if embed and embed.get(name):
             extra[name] = embed[name]
@@ -195,7 +195,7 @@ def from_signature(
     for name, value in extra.items():
         if name in PROTOCOL_DEFAULTS or name == "root_id":
             headers[name] = value
-    properties = {**(extra.get("properties") or {})}
+    properties = {**(extra.get("message_properties") or {})}
     properties |= {"correlation_id": uuid, "reply_to": extra.get("reply_to"), "priority": signature.priority}
     return headers, properties, (args, kwargs, {name: extra.get(name) for name in EMBED})
 

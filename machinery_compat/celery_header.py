@@ -137,7 +137,7 @@ _MEMBERS: dict[str, Callable[[Any], bool]] = {
     "reply_to": _is_text,
     "argsrepr": _is_text,
     "kwargsrepr": _is_text,
-    "properties": _are_properties,
+    "message_properties": _are_properties,
     "ignore_result": lambda value: type(value) is bool,
     "replaced_task_nesting": _is_count,
     "stamped_headers": _are_texts,

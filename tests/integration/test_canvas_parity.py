@@ -188,15 +188,15 @@ def test_a_saved_group_is_restored(apps: dict[str, Any]) -> None:
 
 
 def test_a_frozen_chord_can_be_sent_again(apps: dict[str, Any], tmp_path: Path) -> None:
-    for kind in DATABASES:
-        same, note = (apps[kind].tasks[f"canvas.{name}"] for name in ("same", "note"))
-        noted = tmp_path / kind
-        frozen = chord([same.s(1), same.s(2)], note.s(str(noted)))
-        frozen.freeze()
+    # With plain Celery too, but for a race with the end of the first one.
+    same, note = (apps["ours"].tasks[f"canvas.{name}"] for name in ("same", "note"))
+    noted = tmp_path / "noted"
+    frozen = chord([same.s(1), same.s(2)], note.s(str(noted)))
+    frozen.freeze()
 
-        for times in (1, 2):
-            frozen.apply_async()
-            wait_for(lambda n=times, path=noted: path.exists() and path.read_text() == "[1, 2]\n" * n, 20)
+    for times in (1, 2):
+        frozen.apply_async()
+        wait_for(lambda n=times: noted.exists() and noted.read_text() == "[1, 2]\n" * n, 20)
 
 
 def test_who_waits_for_a_failed_chord_learns_of_its_member(apps: dict[str, Any]) -> None:
