@@ -87,13 +87,17 @@ Start = Callable[[PlainCelery], None]
 def start() -> Iterator[Start]:
     """Starts Celery's own testing worker for an application."""
     with ExitStack() as stack:
-        # It sets the level of all logging in this process, and leaves it so.
+        # It sets up all logging in this process, and leaves it so.
         stack.callback(logging.root.setLevel, logging.root.level)
+        before = logging.root.handlers[:]
 
         def start(app: PlainCelery) -> None:
             stack.enter_context(start_worker(app, perform_ping_check=False, shutdown_timeout=20))
 
         yield start
+        for handler in set(logging.root.handlers).difference(before):
+            if type(handler) is logging.StreamHandler:
+                logging.root.removeHandler(handler)
 
 
 def only(client: Redis, queue: str) -> Signature:
