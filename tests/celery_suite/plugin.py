@@ -43,7 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
     made = yield
-    if fixturedef.argname == "celery_session_app":
+    # The worker's application, and that of a test.
+    if fixturedef.argname in ("celery_session_app", "celery_app"):
         enable(made)
         # Celery's name for its default queue, which the tests look at.
         made.conf.task_default_queue = "celery"
