@@ -56,7 +56,8 @@ def main() -> int:
         }
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", "-o", "addopts=", "-rfEXx"]
         command += ["--tb=short", "--show-capture=no", "--rootdir", str(sources), "-c", str(sources / "pyproject.toml")]
-        command += ["-o", "python_classes=test_*", "-k", options.expression]
+        # What Celery's authors expect to fail may pass here.
+        command += ["-o", "xfail_strict=false", "-o", "python_classes=test_*", "-k", options.expression]
         if not options.plain:
             command += ["-p", "tests.celery_suite.plugin"]
         files = [f"t/integration/{name}" for name in options.files]
