@@ -203,6 +203,7 @@ def test_what_go_expects_of_amazon_is_prepared(
         printed = subprocess.run(
             [fleet_program, "call"], env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True, timeout=60
         ).stdout.decode()
-        assert CALLED.fullmatch(printed), worker.tail()
+        assert CALLED.fullmatch(printed)
     finally:
         worker.kill()
+        print(worker.tail())
