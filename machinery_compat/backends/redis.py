@@ -167,13 +167,13 @@ class RedisBackend(Backend):
         self._watched.pop(meta.group_uuid, None)
         with self.client.pipeline(transaction=False) as pipe:
             # Of a group that is sent again all members were seen to have ended.
-            pipe.delete(f"{meta.group_uuid}:frontier")
+            pipe.delete(_frontier(meta.group_uuid))
             pipe.execute_command(*self._set(meta.group_uuid, meta.encode()))
             pipe.execute()
 
     def group_completed(self, uuid: str, count: int) -> bool:
         try:
-            return bool(self._completed_script(keys=[uuid, f"{uuid}:frontier"], args=[self.expiry]))
+            return bool(self._completed_script(keys=[uuid, _frontier(uuid)], args=[self.expiry]))
         except redis.ResponseError as exc:
             missing = str(exc).removeprefix("MISSING ")
             raise errors.BackendError(f"group {uuid}: the document of {missing} is missing or has expired") from exc
@@ -185,7 +185,7 @@ class RedisBackend(Backend):
         with self.group_lock():
             self.grow(uuid, member, described)
             # Those whose end has been seen are gone from the frontier; its last entry is the empty one.
-            self.client.linsert(f"{uuid}:frontier", "BEFORE", "", member)
+            self.client.linsert(_frontier(uuid), "BEFORE", "", member)
 
     # -- chords that are watched
 
@@ -244,3 +244,8 @@ class Mutex(AbstractContextManager[None]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.release(keys=[MUTEX_KEY], args=[self.value])
+
+
+def _frontier(uuid: str) -> str:
+    """The key of the members of a group that were not yet seen to have ended."""
+    return f"{uuid}:frontier"
